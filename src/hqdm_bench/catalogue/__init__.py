@@ -1,0 +1,22 @@
+"""What exists and what a suite selects from it: validated, frozen, free of torch."""
+
+from hqdm_bench.catalogue.bits import Bits
+from hqdm_bench.catalogue.layout import Layout
+from hqdm_bench.catalogue.loader import Catalogue, load_catalogue
+from hqdm_bench.catalogue.specs import ArtefactSpec, MethodSpec, ModelSpec, Protocol, Recipe
+from hqdm_bench.catalogue.suites import Cell, Suite, SuiteModel
+
+__all__ = [
+    "ArtefactSpec",
+    "Bits",
+    "Catalogue",
+    "Cell",
+    "Layout",
+    "MethodSpec",
+    "ModelSpec",
+    "Protocol",
+    "Recipe",
+    "Suite",
+    "SuiteModel",
+    "load_catalogue",
+]

@@ -1,0 +1,67 @@
+"""Where every file of a run lives; the workflow and the verbs share these names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hqdm_bench.catalogue.suites import Cell
+
+__all__ = ["Layout"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths below a project folder ``root``."""
+
+    root: Path
+
+    def extractor(self, suite: str) -> Path:
+        """Weights of the feature extractor."""
+        return self.root / "results" / suite / "extractor.safetensors"
+
+    def teacher(self, suite: str, model: str) -> Path:
+        """The full-precision model."""
+        return self.root / "results" / suite / model / "teacher.safetensors"
+
+    def trajectories(self, suite: str, model: str) -> Path:
+        """Teacher trajectories every student trains on."""
+        return self.root / "results" / suite / model / "trajectories.safetensors"
+
+    def reference(self, suite: str, model: str) -> Path:
+        """Features of the reference images."""
+        return self.root / "results" / suite / model / "reference.safetensors"
+
+    def outliers(self, suite: str, model: str) -> Path:
+        """Channel maxima of the teacher's layer inputs."""
+        return self.root / "results" / suite / model / "outliers.safetensors"
+
+    def student(self, cell: Cell) -> Path:
+        """A trained student."""
+        return cell.folder(self.root) / "student.safetensors"
+
+    def history(self, cell: Cell) -> Path:
+        """Loss of every update."""
+        return cell.folder(self.root) / "history.csv"
+
+    def training(self, cell: Cell) -> Path:
+        """What the student was trained with, its noise error and coverage."""
+        return cell.folder(self.root) / "training.json"
+
+    def shard(self, cell: Cell, shard: int) -> Path:
+        """One shard of a cell's images."""
+        return cell.evaluation(self.root) / "samples" / f"shard{shard}.npz"
+
+    def features(self, cell: Cell) -> Path:
+        """Features of a cell's images."""
+        return cell.evaluation(self.root) / "features.safetensors"
+
+    def metrics(self, cell: Cell) -> Path:
+        """Metrics of a cell's images."""
+        return cell.evaluation(self.root) / "metrics.json"
+
+    def table(self, suite: str, number: int, suffix: str) -> Path:
+        """A table of the paper filled by a suite; suffix csv, md or tex."""
+        return self.root / "results" / suite / "tables" / f"table{number}.{suffix}"
+
+    def figure(self, suite: str, name: str, suffix: str) -> Path:
+        """A figure of the paper drawn from a suite; suffix pdf or png."""
+        return self.root / "figures" / suite / f"{name}.{suffix}"

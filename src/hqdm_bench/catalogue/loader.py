@@ -1,0 +1,141 @@
+"""Reading the catalogues in ``config/`` into frozen entries."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hqdm_bench.catalogue.bits import Bits
+from hqdm_bench.catalogue.schema import read_yaml
+from hqdm_bench.catalogue.specs import ArtefactSpec, MethodSpec, ModelSpec, Protocol, Recipe
+from hqdm_bench.catalogue.suites import Cell, Suite, SuiteModel
+from hqdm_bench.common.errors import BenchError
+
+__all__ = ["Catalogue", "load_catalogue"]
+
+Entry = TypeVar("Entry")
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Everything in ``config/``, by name."""
+
+    models: dict[str, ModelSpec]
+    methods: dict[str, MethodSpec]
+    protocols: dict[str, Protocol]
+    recipes: dict[str, Recipe]
+    artefacts: dict[str, ArtefactSpec]
+    suites: dict[str, Suite]
+
+    def model(self, name: str) -> ModelSpec:
+        """A model by name; an unknown one is a BenchError with the known ones."""
+        return pick(self.models, name, "model", "config/models.yaml")
+
+    def method(self, name: str) -> MethodSpec:
+        """A method by name; an unknown one is a BenchError with the known ones."""
+        return pick(self.methods, name, "method", "config/methods.yaml")
+
+    def protocol(self, name: str) -> Protocol:
+        """A protocol by name; an unknown one is a BenchError with the known ones."""
+        return pick(self.protocols, name, "protocol", "config/protocols.yaml")
+
+    def recipe(self, name: str) -> Recipe:
+        """A recipe by name; an unknown one is a BenchError with the known ones."""
+        return pick(self.recipes, name, "recipe", "config/recipes.yaml")
+
+    def suite(self, name: str) -> Suite:
+        """A suite by name; an unknown one is a BenchError with the known ones."""
+        return pick(self.suites, name, "suite", "config/suites/")
+
+
+def pick(entries: Mapping[str, Entry], name: str, kind: str, where: str) -> Entry:
+    """Look an entry up.
+
+    Raises:
+        BenchError: no such entry; the message lists those that exist.
+    """
+    if name not in entries:
+        known = ", ".join(sorted(entries))
+        raise BenchError(f"unknown {kind} '{name}' (see {where}); known: {known}")
+    return entries[name]
+
+
+def load_catalogue(root: Path) -> Catalogue:
+    """Read ``root/config``.
+
+    Raises:
+        BenchError: a file is missing or breaks its schema, or a suite names what does not exist.
+    """
+    config = root / "config"
+    models = {
+        name: ModelSpec(name=name, **entry)
+        for name, entry in read_yaml(config / "models.yaml", "models").items()
+    }
+    catalogue = Catalogue(
+        models=models,
+        methods={
+            name: MethodSpec(name=name, **entry)
+            for name, entry in read_yaml(config / "methods.yaml", "methods").items()
+        },
+        protocols={
+            name: Protocol(name=name, **entry)
+            for name, entry in read_yaml(config / "protocols.yaml", "protocols").items()
+        },
+        recipes={
+            name: Recipe(name=name, **entry)
+            for name, entry in read_yaml(config / "recipes.yaml", "recipes").items()
+        },
+        artefacts={
+            name: ArtefactSpec(name=name, **{**entry, "urls": tuple(entry["urls"])})
+            for name, entry in read_yaml(config / "artefacts.yaml", "artefacts").items()
+        },
+        suites={},
+    )
+    for path in sorted((config / "suites").glob("*.yaml")):
+        suite = _suite(catalogue, path)
+        catalogue.suites[suite.name] = suite
+    return catalogue
+
+
+def _suite(catalogue: Catalogue, path: Path) -> Suite:
+    entry = read_yaml(path, "suite")
+    if entry["name"] != path.stem:
+        raise BenchError(f"{path}: name is '{entry['name']}'; it must be the file's '{path.stem}'")
+    models = tuple(_suite_model(catalogue, entry["name"], part, path) for part in entry["models"])
+    for name, figure in entry["figures"].items():
+        if figure["model"] not in {part.model for part in models}:
+            raise BenchError(f"{path}: figures.{name} shows '{figure['model']}', not in the suite")
+    return Suite(
+        entry["name"], entry["extractor"], models, entry["figures"], tuple(entry["tables"])
+    )
+
+
+def _suite_model(
+    catalogue: Catalogue, suite: str, entry: Mapping[str, Any], path: Path
+) -> SuiteModel:
+    catalogue.model(entry["model"])
+    catalogue.protocol(entry["protocol"])
+    catalogue.recipe(entry["recipe"])
+    cells: list[Cell] = []
+    for block in entry["cells"]:
+        for method in block["methods"]:
+            catalogue.method(method)
+            for bits in block["bits"]:
+                cells.extend(
+                    Cell(suite, entry["model"], method, Bits.parse(bits), seed, entry["protocol"])
+                    for seed in block["seeds"]
+                )
+    _refuse_repeats(cells, path)
+    return SuiteModel(
+        entry["model"], entry["protocol"], entry["recipe"], tuple(cells), entry["outliers"]
+    )
+
+
+def _refuse_repeats(cells: Iterable[Cell], path: Path) -> None:
+    seen = set()
+    for cell in cells:
+        if cell in seen:
+            raise BenchError(f"{path}: cell {cell} is listed twice")
+        if (cell.method == "fp") != cell.bits.full_precision:
+            raise BenchError(f"{path}: cell {cell}: method fp goes with w32a32, and only that")
+        seen.add(cell)

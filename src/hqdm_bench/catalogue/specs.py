@@ -1,0 +1,221 @@
+"""Entries of the catalogues as frozen dataclasses."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from hqdm_bench.common.errors import BenchError
+
+__all__ = ["ArtefactSpec", "MethodSpec", "ModelSpec", "Protocol", "Recipe"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How images are drawn and scored; every metrics file holds one, whole.
+
+    Attributes:
+        steps: DDIM steps; must divide 1000 so that requested and real count agree.
+        eta: DDIM noise share, 0 deterministic to 1 ancestral.
+        guidance: classifier-free guidance scale; 1 is off.
+        labels: equal counts per class, independent draws, or none (unconditional).
+        order: order of labels over image indices.
+        rounding: of [0, 255] to uint8.
+        images: number of images per cell.
+        batch: images per forward pass; shards hold whole batches.
+        shards: files the images are spread over.
+        seed: of noise and labels, shared by every cell, so methods see the same ones.
+        reference: name of the reference set.
+        reference_images: reference images behind the moments (FID, sFID).
+        pr_reference_images: reference images behind precision and recall.
+        extractor: feature extractor.
+        is_split: images per split of the Inception score.
+        pr_k: neighbour whose distance is the radius of precision and recall.
+    """
+
+    name: str
+    steps: int
+    eta: float
+    guidance: float
+    labels: Literal["balanced", "iid", "none"]
+    order: Literal["shuffled", "sorted"]
+    rounding: Literal["nearest", "floor"]
+    images: int
+    batch: int
+    shards: int
+    seed: int
+    reference: str
+    reference_images: int
+    pr_reference_images: int
+    extractor: str
+    is_split: int
+    pr_k: int = 3
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "images", "batch", "shards", "is_split", "pr_k"):
+            if getattr(self, key) <= 0:
+                raise BenchError(
+                    f"protocol '{self.name}': {key} is {getattr(self, key)}; it must be positive"
+                )
+        if 1000 % self.steps:
+            real = len(range(0, 1000, 1000 // self.steps)) if self.steps < 1000 else 1000
+            raise BenchError(
+                f"protocol '{self.name}': {self.steps} steps do not divide 1000 (the LDM sampler "
+                f"would really take {real}); take a divisor of 1000"
+            )
+        batches = -(-self.images // self.batch)
+        if self.shards > batches:
+            raise BenchError(
+                f"protocol '{self.name}': {self.shards} shards for {batches} batches of "
+                f"{self.batch}; a shard holds at least one batch"
+            )
+
+    def asdict(self) -> dict[str, Any]:
+        """Every field, for the header of a result."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a student is calibrated and distilled.
+
+    Attributes:
+        steps: DDIM steps of a training trajectory; also the length of the step tables.
+        trajectories: trajectories trained on, the paper's epochs; updates = steps * trajectories.
+        pool: teacher trajectories cached per model, from which each seed draws its own.
+        batch: images per trajectory (twice the rows under guidance).
+        eta: noise share of the trajectories.
+        guidance: guidance scale of teacher and student predictions.
+        seed: of the cached trajectories.
+        lora_rank: rank r of the low-rank update.
+        lora_lr_divisor: a layer's LoRA rate is its mean weight scale over this.
+        weight_scale_lr: rate of the weight scales.
+        activation_lr: rate of the activation tables.
+        weight_decay: decoupled AdamW decay on everything trained.
+        calibration: ``single_batch`` copies one scale to all steps (released code); ``per_step``
+            searches a scale for every step.
+        calibration_images: rows the initial scales are searched on.
+        validation_trajectories: held-out trajectories for the noise-prediction error.
+    """
+
+    name: str
+    steps: int
+    trajectories: int
+    pool: int
+    batch: int
+    eta: float
+    guidance: float
+    seed: int
+    lora_rank: int
+    lora_lr_divisor: float
+    weight_scale_lr: float
+    activation_lr: float
+    weight_decay: float
+    calibration: Literal["single_batch", "per_step"]
+    calibration_images: int
+    validation_trajectories: int
+
+    def __post_init__(self) -> None:
+        for key in (
+            "steps",
+            "trajectories",
+            "pool",
+            "batch",
+            "lora_rank",
+            "calibration_images",
+            "validation_trajectories",
+        ):
+            if getattr(self, key) <= 0:
+                raise BenchError(
+                    f"recipe '{self.name}': {key} is {getattr(self, key)}; it must be positive"
+                )
+
+    @property
+    def updates(self) -> int:
+        """Optimiser updates in all."""
+        return self.steps * self.trajectories
+
+    def trajectory_fields(self) -> dict[str, Any]:
+        """The fields that teacher trajectories depend on; others do not redraw them."""
+        names = ("steps", "pool", "batch", "eta", "guidance", "seed", "validation_trajectories")
+        return {name: getattr(self, name) for name in names}
+
+    def asdict(self) -> dict[str, Any]:
+        """Every field, for the header of a result."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One latent diffusion model.
+
+    Attributes:
+        paper_dataset: the paper's data set whose table and figures it stands in.
+        source: ``embedded`` (trained or shipped by this project) or ``checkpoint`` (CompVis).
+        unet: keys of CompVis' ``unet_config.params``.
+        first_stage: ``kind`` vq or kl, ``embed_dim``, ``n_embed`` (vq), ``ddconfig``.
+        condition: None, or ``n_classes`` (the last one is the null class) and ``embed_dim``.
+        scale_factor: latents are multiplied by it; None takes the checkpoint's own.
+        beta_start: of the linear-in-square-root schedule.
+        beta_end: of the same.
+        ema: whether the checkpoint is sampled with its averaged weights.
+        artefact: catalogue name of the checkpoint (source ``checkpoint``).
+        data: embedded only, the procedural training set.
+        teacher: embedded only, how the model was trained.
+    """
+
+    name: str
+    title: str
+    paper_dataset: Literal["imagenet", "bedrooms", "churches"]
+    source: Literal["embedded", "checkpoint"]
+    unet: dict[str, Any]
+    first_stage: dict[str, Any]
+    condition: dict[str, Any] | None
+    scale_factor: float | None
+    beta_start: float
+    beta_end: float
+    ema: bool = False
+    artefact: str | None = None
+    data: dict[str, Any] | None = None
+    teacher: dict[str, Any] | None = None
+
+    def asdict(self) -> dict[str, Any]:
+        """Every field."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """One row of the tables: an implementation with options.
+
+    Attributes:
+        implementation: registered method that runs it.
+        options: preset and overrides; completed and checked by the implementation.
+    """
+
+    name: str
+    title: str
+    implementation: str
+    options: dict[str, Any]
+
+    def asdict(self) -> dict[str, Any]:
+        """Every field."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ArtefactSpec:
+    """One external file.
+
+    Attributes:
+        urls: mirrors in order of preference.
+        sha256: published digest, or None (recorded on first use).
+        bytes: published size, or None.
+        licence: terms as published.
+    """
+
+    name: str
+    title: str
+    file: str
+    urls: tuple[str, ...]
+    sha256: str | None
+    bytes: int | None
+    licence: str

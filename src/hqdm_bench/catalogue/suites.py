@@ -1,0 +1,111 @@
+"""Suites: what is selected from the catalogues, as a list of cells."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hqdm_bench.catalogue.bits import Bits
+from hqdm_bench.common.errors import BenchError
+
+__all__ = ["Cell", "Suite", "SuiteModel"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trained student and its images: a point of the grid."""
+
+    suite: str
+    model: str
+    method: str
+    bits: Bits
+    seed: int
+    protocol: str
+
+    def folder(self, root: Path) -> Path:
+        """Where the student lives, ``results/{suite}/{model}/{method}/{bits}/seed{n}``."""
+        return (
+            root
+            / "results"
+            / self.suite
+            / self.model
+            / self.method
+            / str(self.bits)
+            / f"seed{self.seed}"
+        )
+
+    def evaluation(self, root: Path) -> Path:
+        """Where its images and metrics live."""
+        return self.folder(root) / self.protocol
+
+    def asdict(self) -> dict[str, Any]:
+        """Every field, bits as text."""
+        return {**asdict(self), "bits": str(self.bits)}
+
+    def __str__(self) -> str:
+        return f"{self.suite}/{self.model}/{self.method}/{self.bits}/seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class SuiteModel:
+    """A suite's selection for one model.
+
+    Attributes:
+        outliers: ``layers`` and step-table indices ``steps`` of the channel-maxima figures.
+    """
+
+    model: str
+    protocol: str
+    recipe: str
+    cells: tuple[Cell, ...]
+    outliers: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Everything one target of the DAG makes.
+
+    Attributes:
+        extractor: feature extractor of all its metrics.
+        figures: file stem to figure entry (``kind`` and what it shows).
+        tables: numbers of the paper's tables it fills.
+    """
+
+    name: str
+    extractor: str
+    models: tuple[SuiteModel, ...]
+    figures: dict[str, dict[str, Any]]
+    tables: tuple[int, ...]
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell, models in order."""
+        return tuple(cell for entry in self.models for cell in entry.cells)
+
+    def model(self, name: str) -> SuiteModel:
+        """The selection for one model.
+
+        Raises:
+            BenchError: the suite does not hold the model.
+        """
+        for entry in self.models:
+            if entry.model == name:
+                return entry
+        held = ", ".join(entry.model for entry in self.models)
+        raise BenchError(f"suite '{self.name}' has no model '{name}'; it holds: {held}")
+
+    def cell(self, model: str, method: str, bits: Bits, seed: int) -> Cell:
+        """One cell of the suite.
+
+        Raises:
+            BenchError: the suite does not hold it.
+        """
+        for cell in self.model(model).cells:
+            if (cell.method, cell.bits, cell.seed) == (method, bits, seed):
+                return cell
+        held = sorted(
+            {f"{cell.method}/{cell.bits}/seed{cell.seed}" for cell in self.model(model).cells}
+        )
+        raise BenchError(
+            f"suite '{self.name}' has no cell {model}/{method}/{bits}/seed{seed}; for {model} it "
+            f"holds {', '.join(held)}; add it to config/suites/{self.name}.yaml"
+        )
