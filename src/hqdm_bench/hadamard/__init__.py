@@ -1,0 +1,6 @@
+"""Block Hadamard transforms: construction, application along any axis, folding into weights."""
+
+from hqdm_bench.hadamard.matrix import MAX_ORDER, sylvester
+from hqdm_bench.hadamard.rotate import BlockRotation, block_rotate, divides, fold
+
+__all__ = ["MAX_ORDER", "BlockRotation", "block_rotate", "divides", "fold", "sylvester"]

@@ -1,0 +1,87 @@
+"""Rotation of one axis of a tensor in consecutive blocks."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.hadamard.matrix import rotation_matrix
+
+__all__ = ["BlockRotation", "block_rotate", "divides", "fold"]
+
+
+def divides(channels: int, order: int) -> bool:
+    """Whether ``channels`` splits into whole blocks of 2^order."""
+    size: int = 2**order
+    return channels % size == 0
+
+
+def block_rotate(x: Tensor, order: int, dim: int) -> Tensor:
+    """Multiply consecutive blocks of 2^order entries along ``dim`` by the orthonormal H.
+
+    H is symmetric and its own inverse, so applying this twice gives x back, and the same function
+    serves X H and H X. The shape and, for channels-last images, the memory layout are kept.
+
+    Args:
+        x: any floating tensor.
+        order: k of the block size 2^k; 0 is the identity.
+        dim: axis to rotate, negative counts from the end.
+
+    Raises:
+        BenchError: the axis does not split into whole blocks; falling back to the identity is the
+            caller's choice (see `divides`).
+    """
+    dim = dim % x.dim()
+    size, channels = 2**order, x.shape[dim]
+    if not divides(channels, order):
+        raise BenchError(
+            f"axis {dim} of shape {tuple(x.shape)} does not split into Hadamard blocks of {size}; "
+            "leave this layer unrotated or choose a smaller order"
+        )
+    if order == 0:
+        return x
+    if _is_channels_last(x) and dim == 1:
+        return block_rotate(x.permute(0, 2, 3, 1), order, 3).permute(0, 3, 1, 2)
+    matrix = rotation_matrix(order, x.dtype, x.device)
+    trailing = math.prod(x.shape[dim + 1 :])
+    if trailing == 1:
+        return (x.reshape(-1, size) @ matrix).view(x.shape)
+    blocks = x.reshape(-1, size, trailing)  # (leading * blocks, 2^k, trailing)
+    # bmm rather than matmul: matmul may fold the batch into the rows, which transposes and copies
+    # x.
+    return torch.bmm(matrix.expand(len(blocks), size, size), blocks).view(x.shape)
+
+
+def fold(weight: Tensor, order: int) -> Tensor:
+    """Rotate a weight along its input channels, so that op(x, folded) = op(x H, weight).
+
+    Exact for every kernel size, stride and zero padding, because the rotation acts on each tap
+    alone.
+
+    Args:
+        weight: (c_out, c_in, ...) of an ungrouped convolution or a linear layer.
+        order: k of the block size 2^k.
+    """
+    return block_rotate(weight, order, 1)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return (
+        x.dim() == 4
+        and not x.is_contiguous()
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+@dataclass(frozen=True)
+class BlockRotation:
+    """`block_rotate` with its order and axis fixed; its own inverse."""
+
+    order: int
+    dim: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rotate x along the axis."""
+        return block_rotate(x, self.order, self.dim)

@@ -1,0 +1,51 @@
+"""Quantization grids, quantizers with straight-through gradients, layers, and layer policies."""
+
+from hqdm_bench.quantize.activation import (
+    ActivationQuantizer,
+    AffineStatic,
+    AffineTable,
+    SymmetricTable,
+)
+from hqdm_bench.quantize.coverage import coverage
+from hqdm_bench.quantize.functional import fake_quantize, lora_fake_quantize
+from hqdm_bench.quantize.grid import (
+    Grid,
+    minmax_grid,
+    mse_grid,
+    symmetric_limit,
+    symmetric_max_scale,
+    symmetric_mse_scale,
+)
+from hqdm_bench.quantize.layers import QuantizedLayer, Rotation
+from hqdm_bench.quantize.policy import POLICIES, Role, full, official, roles
+from hqdm_bench.quantize.step import StepIndex
+from hqdm_bench.quantize.surgery import replace
+from hqdm_bench.quantize.weight import LoRAWeight, StaticWeight, weight_grid
+
+__all__ = [
+    "POLICIES",
+    "ActivationQuantizer",
+    "AffineStatic",
+    "AffineTable",
+    "Grid",
+    "LoRAWeight",
+    "QuantizedLayer",
+    "Role",
+    "Rotation",
+    "StaticWeight",
+    "StepIndex",
+    "SymmetricTable",
+    "coverage",
+    "fake_quantize",
+    "full",
+    "lora_fake_quantize",
+    "minmax_grid",
+    "mse_grid",
+    "official",
+    "replace",
+    "roles",
+    "symmetric_limit",
+    "symmetric_max_scale",
+    "symmetric_mse_scale",
+    "weight_grid",
+]
