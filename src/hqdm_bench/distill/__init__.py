@@ -1,0 +1,36 @@
+"""Distillation of students along cached teacher trajectories."""
+
+from hqdm_bench.distill.adamw import AdamW
+from hqdm_bench.distill.calibrate import calibrate, calibrate_on_batch
+from hqdm_bench.distill.history import History
+from hqdm_bench.distill.loop import distill, guided_loss
+from hqdm_bench.distill.optimiser import Optimiser
+from hqdm_bench.distill.train import Trained, train_student
+from hqdm_bench.distill.trajectories import (
+    Trajectories,
+    generate,
+    load_trajectories,
+    roll,
+    save_trajectories,
+    training_sequence,
+)
+from hqdm_bench.distill.validate import noise_error
+
+__all__ = [
+    "AdamW",
+    "History",
+    "Optimiser",
+    "Trained",
+    "Trajectories",
+    "calibrate",
+    "calibrate_on_batch",
+    "distill",
+    "generate",
+    "guided_loss",
+    "load_trajectories",
+    "noise_error",
+    "roll",
+    "save_trajectories",
+    "train_student",
+    "training_sequence",
+]

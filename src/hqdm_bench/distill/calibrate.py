@@ -1,0 +1,224 @@
+"""Initial ranges of the activation quantizers.
+
+Both variants start from weights that are already quantized (their ranges need no data) with
+low-rank updates that are still zero.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from hqdm_bench.catalogue import Recipe
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.common.seeds import generator
+from hqdm_bench.distill.trajectories import Trajectories
+from hqdm_bench.hadamard import BlockRotation
+from hqdm_bench.methods import Student
+from hqdm_bench.models import LatentDiffusion
+from hqdm_bench.quantize import ActivationQuantizer, AffineStatic, QuantizedLayer
+
+__all__ = ["SAMPLE", "calibrate", "calibrate_on_batch"]
+
+SAMPLE = 8192  # values of a layer's input that a per-step search looks at
+
+
+def calibrate(
+    student: Student,
+    teacher: LatentDiffusion,
+    trajectories: Trajectories,
+    recipe: Recipe,
+    seed: int,
+) -> None:
+    """Set every activation range from the training trajectories, in place.
+
+    ``single_batch`` (released code): one batch of ``calibration_images`` rows drawn from all steps;
+    layer after layer, in the order of execution, takes an asymmetric mean-error range of its
+    unrotated input, which has gone through the quantized layers before it; all rows of a table
+    start from that one scale (HQ-DM too, which drops the zero-point).
+
+    ``per_step``: for every step, ``calibration_images`` rows of that step; each table row takes the
+    mean-error range of the layer's input at this step, as its quantizer will see it: rotated where
+    the layer rotates, on the layer's own grid. Inputs come from the network with quantized weights
+    and exact activations, so no layer's range depends on another's. A fixed stride keeps at most
+    `SAMPLE` values. The static layers take one range of their inputs over all steps.
+
+    Args:
+        student: a full-precision student is left alone.
+        teacher: gives the class embedder.
+        trajectories: only the training part is used.
+        recipe: variant and number of rows.
+        seed: training seed, which draws the rows.
+
+    Raises:
+        BenchError: the trajectories do not fit the recipe or hold too few rows.
+    """
+    trajectories.require(recipe)
+    if student.step is None:
+        return
+    student.unfreeze()
+    variants = {"single_batch": _single_batch, "per_step": _per_step}
+    if recipe.calibration not in variants:
+        raise BenchError(
+            f"recipe '{recipe.name}': calibration is '{recipe.calibration}'; allowed: "
+            + ", ".join(variants)
+        )
+    variants[recipe.calibration](student, teacher, trajectories.training, recipe, seed)
+
+
+def _single_batch(
+    student: Student, teacher: LatentDiffusion, training: Trajectories, recipe: Recipe, seed: int
+) -> None:
+    guided = _guided(training)
+    count, steps, batch = training.x_t.shape[:3]
+    rows = _draw(count * steps * batch * (2 if guided else 1), recipe.calibration_images, seed)
+    if guided:
+        rows, conditional = rows // 2, rows % 2 == 1
+    trajectory, rest = rows // (steps * batch), rows % (steps * batch)
+    step, image = rest // batch, rest % batch
+    context = None
+    if training.labels is not None:
+        labels = training.labels[trajectory, image]
+        if guided:
+            labels = torch.where(conditional, labels, _null(teacher))
+        context = _context(teacher, labels)
+    x = training.x_t[trajectory, step, image].to(_device(student))
+    times = torch.tensor(training.timesteps)[step].to(_device(student))
+    calibrate_on_batch(student, x, times, context)
+
+
+@torch.no_grad()
+def calibrate_on_batch(
+    student: Student, x: Tensor, timesteps: Tensor, context: Tensor | None
+) -> None:
+    """Sequential initialisation on one batch, whose rows may be of different timesteps.
+
+    Args:
+        student: its tables are filled.
+        x: (rows, C, h, w).
+        timesteps: (rows,).
+        context: (rows, L, D), or None.
+    """
+    assert student.step is not None
+    student.step.set(student.step.timesteps[0])  # layers ask for a step; the probes ignore it
+    with _probing(student, _SequentialProbe):
+        student.unet(x, timesteps, context)
+
+
+@torch.no_grad()
+def _per_step(
+    student: Student, teacher: LatentDiffusion, training: Trajectories, recipe: Recipe, seed: int
+) -> None:
+    guided = _guided(training)
+    images = -(-recipe.calibration_images // 2) if guided else recipe.calibration_images
+    count, _, batch = training.x_t.shape[:3]
+    rows = _draw(count * batch, images, seed)
+    trajectory, image = rows // batch, rows % batch
+    context = None
+    if training.labels is not None:
+        labels = training.labels[trajectory, image]
+        if guided:
+            labels = torch.cat([torch.full_like(labels, _null(teacher)), labels])
+        context = _context(teacher, labels)
+    with _probing(student, _StepProbe) as probes:
+        for step, timestep in enumerate(training.timesteps):
+            x = training.x_t[trajectory, step, image].to(_device(student))
+            x = torch.cat([x, x]) if guided else x
+            student(x, torch.full((len(x),), timestep, device=x.device), context)
+        for probe in probes:
+            probe.finish()
+
+
+class _SequentialProbe(nn.Module):
+    """Take the range of the first input, then act as the naive quantizer with that range."""
+
+    def __init__(self, quantizer: ActivationQuantizer) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+
+    def forward(self, x: Tensor, step: int, rotation: BlockRotation | None = None) -> Tensor:
+        naive = AffineStatic(self.quantizer.bits).to(x)
+        naive.calibrate(x)
+        self.quantizer.initialise(naive.scale, naive.zero)
+        return naive(x, 0)
+
+
+class _StepProbe(nn.Module):
+    """Set the row of the current step from the input, and pass the input on as it is."""
+
+    def __init__(self, quantizer: ActivationQuantizer) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+        self.samples: list[Tensor] = []
+
+    def forward(self, x: Tensor, step: int, rotation: BlockRotation | None = None) -> Tensor:
+        sample = _thin(x if rotation is None else rotation(x))
+        if isinstance(self.quantizer, AffineStatic):
+            self.samples.append(sample)
+        else:
+            self.quantizer.calibrate(sample, step)
+        return x
+
+    def finish(self) -> None:
+        """Set a static quantizer's one range from all steps."""
+        if self.samples:
+            self.quantizer.calibrate(torch.cat(self.samples))
+
+
+Probe = TypeVar("Probe", _SequentialProbe, _StepProbe)
+
+
+@contextlib.contextmanager
+def _probing(
+    student: Student, make: Callable[[ActivationQuantizer], Probe]
+) -> Iterator[list[Probe]]:
+    """Put probes in the place of the quantizers."""
+    layers: list[QuantizedLayer] = list(student.quantized_layers().values())
+    quantizers = [layer.activation for layer in layers]
+    probes = [make(quantizer) for quantizer in quantizers]
+    try:
+        for layer, probe in zip(layers, probes, strict=True):
+            layer.activation = probe  # type: ignore[assignment]
+        yield probes
+    finally:
+        for layer, quantizer in zip(layers, quantizers, strict=True):
+            layer.activation = quantizer
+
+
+def _thin(x: Tensor) -> Tensor:
+    """At most `SAMPLE` values at an even stride.
+
+    The stride is odd: tensor sizes are products of small powers of two, and an even stride would
+    see only some of the channels or positions.
+    """
+    flat = x.flatten()
+    stride = -(-len(flat) // SAMPLE)
+    return flat[:: stride + 1 - stride % 2] if stride > 1 else flat
+
+
+def _draw(available: int, wanted: int, seed: int) -> Tensor:
+    if wanted > available:
+        raise BenchError(
+            f"calibration wants {wanted} rows but the training trajectories hold {available}; "
+            "lower calibration_images or raise pool"
+        )
+    return torch.randperm(available, generator=generator("calibration", seed))[:wanted]
+
+
+def _guided(training: Trajectories) -> bool:
+    return training.labels is not None and training.guidance != 1
+
+
+def _null(teacher: LatentDiffusion) -> int:
+    assert teacher.null_label is not None
+    return teacher.null_label
+
+
+def _context(teacher: LatentDiffusion, labels: Tensor) -> Tensor | None:
+    return teacher.context(labels.to(next(teacher.parameters()).device))
+
+
+def _device(student: Student) -> torch.device:
+    return next(student.parameters()).device

@@ -1,0 +1,109 @@
+"""One update of a student at the linearly decaying rates of the recipe, and its exact state."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from hqdm_bench.catalogue import Recipe
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.distill.adamw import AdamW
+from hqdm_bench.methods import Student
+
+__all__ = ["Optimiser"]
+
+REMEDIES = {
+    "lora": "raise lora_lr_divisor",
+    "weight_scale": "lower weight_scale_lr",
+    "activation": "lower activation_lr",
+}
+
+
+class Optimiser:
+    """Train a student's parameter groups; update u uses factor 1 - (u-1)/U on every rate.
+
+    Args:
+        student: calibrated student.
+        recipe: rates, decay and number of updates U.
+    """
+
+    def __init__(self, student: Student, recipe: Recipe) -> None:
+        self.student = student
+        self.recipe = recipe
+        self.groups = student.parameter_groups(recipe)
+        self.adamw = AdamW(self.groups)
+        names = {id(parameter): name for name, parameter in student.named_parameters()}
+        self.names = [names[id(parameter)] for parameter in self.adamw.parameters]
+
+    @property
+    def done(self) -> int:
+        """Updates so far."""
+        return self.adamw.steps
+
+    @property
+    def rates(self) -> list[float]:
+        """Rate of each parameter at the first update."""
+        return self.adamw.rates
+
+    def update(self, loss: Tensor) -> float:
+        """Differentiate a loss and take one step.
+
+        Returns:
+            The loss as a number.
+
+        Raises:
+            BenchError: the loss is not finite.
+        """
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise BenchError(self._diverged(value))
+        self.adamw.zero_grad()
+        loss.backward()
+        self.adamw.step(1 - self.done / self.recipe.updates)
+        return value
+
+    def _diverged(self, value: float) -> str:
+        broken = [
+            REMEDIES[group["name"]]
+            for group in self.groups
+            if not all(bool(parameter.isfinite().all()) for parameter in group["params"])
+        ]
+        remedy = broken[0] if broken else REMEDIES["activation"]
+        return (
+            f"training diverged: the loss of update {self.done + 1} of {self.recipe.updates} is "
+            f"{value}; {remedy} in recipe '{self.recipe.name}' and train again"
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Trained parameters and Adam moments by name, copied."""
+        return {
+            f"{kind}/{name}": value.detach().clone()
+            for kind, values in self._kinds().items()
+            for name, value in zip(self.names, values, strict=True)
+        }
+
+    @torch.no_grad()
+    def restore(self, tensors: dict[str, Tensor], rates: list[float], done: int) -> None:
+        """Continue from `state`; the rates are those of the first update, not of the scales now.
+
+        Raises:
+            BenchError: a tensor is missing or has another shape.
+        """
+        for kind, values in self._kinds().items():
+            for name, value in zip(self.names, values, strict=True):
+                stored = tensors.get(f"{kind}/{name}")
+                if stored is None or stored.shape != value.shape:
+                    raise BenchError(
+                        f"the training checkpoint has no fitting {kind}/{name}; delete it"
+                    )
+                value.copy_(stored)
+        self.adamw.rates = list(rates)
+        self.adamw.steps = done
+
+    def _kinds(self) -> dict[str, list[Tensor]]:
+        adamw = self.adamw
+        return {
+            "parameter": adamw.parameters,
+            "mean": adamw.mean,
+            "mean_square": adamw.mean_square,
+        }

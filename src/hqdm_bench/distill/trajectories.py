@@ -1,0 +1,214 @@
+"""Teacher trajectories: the noisy latents a student learns on, and what the teacher says there.
+
+The path from x_T to x_0 follows the teacher's own guided prediction, so it does not depend on the
+student: it is drawn once per model and shared by every method, bit-width and seed. That is exact,
+and it takes the teacher out of the training loop.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hqdm_bench.catalogue import Recipe
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.common.progress import Progress
+from hqdm_bench.common.seeds import generator
+from hqdm_bench.common.tensors import read_tensors, write_tensors
+from hqdm_bench.models import DDIM, LatentDiffusion
+
+__all__ = [
+    "Trajectories",
+    "generate",
+    "load_trajectories",
+    "roll",
+    "save_trajectories",
+    "training_sequence",
+]
+
+DEFINING = ("steps", "pool", "validation_trajectories", "batch", "eta", "guidance", "seed")
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """N trajectories of S denoising steps with B images each.
+
+    Attributes:
+        x_t: (N, S, B, C, h, w) float32 latents before each step; step index S-1 is the noisiest, 0
+            the last one.
+        eps: (N, S, B, C, h, w) float32 guided noise predictions of the teacher at ``x_t``.
+        labels: (N, B) int64, or None for an unconditional model.
+        timesteps: the S diffusion times t, ascending.
+        guidance: scale of the guided predictions.
+        pool: the first ``pool`` trajectories are for training, the others are held out.
+        recipe: the recipe fields that define this set.
+    """
+
+    x_t: Tensor
+    eps: Tensor
+    labels: Tensor | None
+    timesteps: tuple[int, ...]
+    guidance: float
+    pool: int
+    recipe: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.x_t)
+
+    @property
+    def training(self) -> "Trajectories":
+        """The trajectories students are calibrated and trained on."""
+        return self._rows(slice(0, self.pool))
+
+    @property
+    def held_out(self) -> "Trajectories":
+        """The trajectories no student has seen."""
+        return self._rows(slice(self.pool, None))
+
+    def _rows(self, rows: slice) -> "Trajectories":
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, x_t=self.x_t[rows], eps=self.eps[rows], labels=labels)
+
+    def require(self, recipe: Recipe) -> None:
+        """Refuse a recipe this set was not drawn for.
+
+        Raises:
+            BenchError: a field that defines the set differs.
+        """
+        wanted = _defining(recipe)
+        for key in DEFINING:
+            if self.recipe[key] != wanted[key]:
+                raise BenchError(
+                    f"the trajectories were drawn with {key} {self.recipe[key]}, recipe "
+                    f"'{recipe.name}' says {wanted[key]}; draw them again"
+                )
+
+
+def _defining(recipe: Recipe) -> dict[str, Any]:
+    return {key: getattr(recipe, key) for key in DEFINING}
+
+
+@torch.no_grad()
+def generate(
+    teacher: LatentDiffusion, recipe: Recipe, progress: Progress | None = None
+) -> Trajectories:
+    """Draw ``pool + validation_trajectories`` trajectories.
+
+    Trajectory n depends on the recipe's seed and on n only. With eta above 0 every step adds fresh
+    noise, the last one included, as in the released training script.
+
+    Args:
+        teacher: full-precision model.
+        recipe: steps, counts, eta, guidance and seed.
+        progress: told the number of finished trajectories.
+    """
+    ddim = DDIM.from_schedule(teacher.schedule, recipe.steps, recipe.eta)
+    count = recipe.pool + recipe.validation_trajectories
+    shape = (count, recipe.steps, recipe.batch, *teacher.latent_shape)
+    x_t, eps = torch.empty(shape), torch.empty(shape)
+    labels = None
+    if teacher.null_label is not None:
+        labels = torch.stack([_labels(teacher.null_label, recipe, n) for n in range(count)])
+    for n in range(count):
+        random = generator("trajectory-noise", recipe.seed, n)
+        start, *noise = torch.randn((recipe.steps + 1, *shape[2:]), generator=random)
+        own = None if labels is None else labels[n]
+        x_t[n], eps[n] = roll(teacher, ddim, start, noise, own, recipe.guidance)
+        if progress:
+            progress.update(n + 1)
+    times = tuple(int(t) for t in ddim.timesteps)
+    return Trajectories(x_t, eps, labels, times, recipe.guidance, recipe.pool, _defining(recipe))
+
+
+def _labels(classes: int, recipe: Recipe, n: int) -> Tensor:
+    random = generator("trajectory-labels", recipe.seed, n)
+    return torch.randint(classes, (recipe.batch,), generator=random)
+
+
+@torch.no_grad()
+def roll(
+    teacher: LatentDiffusion,
+    ddim: DDIM,
+    start: Tensor,
+    noise: Sequence[Tensor],
+    labels: Tensor | None,
+    guidance: float,
+) -> tuple[Tensor, Tensor]:
+    """Denoise one batch with the teacher and keep what it saw and said.
+
+    Args:
+        teacher: full-precision model.
+        ddim: step constants.
+        start: (B, C, h, w) x_T.
+        noise: S tensors like ``start``; the first is added at the first, noisiest step.
+        labels: (B,), or None.
+        guidance: classifier-free guidance scale.
+
+    Returns:
+        x_t and the guided predictions, both (S, B, C, h, w) on the CPU; index 0 is the last step.
+    """
+    device = next(teacher.unet.parameters()).device
+    labels = None if labels is None else labels.to(device)
+    x = start.to(device)
+    seen, said = [], []
+    for index, fresh in zip(reversed(range(len(noise))), noise, strict=True):
+        prediction = teacher.predict(x, int(ddim.timesteps[index]), labels, guidance)
+        seen.append(x.cpu())
+        said.append(prediction.cpu())
+        x = ddim.step(x, prediction, index, fresh.to(device))
+    return torch.stack(seen[::-1]), torch.stack(said[::-1])
+
+
+def training_sequence(recipe: Recipe, seed: int) -> list[int]:
+    """Trajectories in the order a training seed uses them.
+
+    A permutation of the pool, and a new one for each further pass when the recipe asks for more
+    trajectories than the pool holds.
+    """
+    order: list[int] = []
+    passes = 0
+    while len(order) < recipe.trajectories:
+        random = generator("trajectory-order", seed, passes)
+        order += torch.randperm(recipe.pool, generator=random).tolist()
+        passes += 1
+    return order[: recipe.trajectories]
+
+
+def save_trajectories(
+    path: Path, trajectories: Trajectories, metadata: dict[str, Any] | None = None
+) -> None:
+    """Write a set as safetensors with its recipe in the header."""
+    tensors = {"x_t": trajectories.x_t, "eps": trajectories.eps}
+    if trajectories.labels is not None:
+        tensors["labels"] = trajectories.labels
+    header = {
+        "timesteps": list(trajectories.timesteps),
+        "guidance": trajectories.guidance,
+        "pool": trajectories.pool,
+        "recipe": trajectories.recipe,
+    }
+    write_tensors(path, tensors, {**(metadata or {}), **header})
+
+
+def load_trajectories(path: Path) -> Trajectories:
+    """Read a set.
+
+    Raises:
+        BenchError: the file is missing, damaged, or not a trajectory file.
+    """
+    tensors, header = read_tensors(path)
+    try:
+        return Trajectories(
+            x_t=tensors["x_t"],
+            eps=tensors["eps"],
+            labels=tensors.get("labels"),
+            timesteps=tuple(header["timesteps"]),
+            guidance=header["guidance"],
+            pool=header["pool"],
+            recipe=header["recipe"],
+        )
+    except KeyError as error:
+        raise BenchError(f"{path} holds no trajectories (no {error}); draw them again") from None
