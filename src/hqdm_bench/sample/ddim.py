@@ -1,0 +1,43 @@
+"""The sampling loop."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hqdm_bench.catalogue import Protocol
+from hqdm_bench.models import DDIM, LatentDiffusion
+from hqdm_bench.sample.labels import image_labels
+from hqdm_bench.sample.noise import ImageNoise
+
+__all__ = ["ddim_sample"]
+
+
+@torch.no_grad()
+def ddim_sample(model: LatentDiffusion, protocol: Protocol, indices: Sequence[int]) -> Tensor:
+    """Denoise one batch with DDIM (Song et al. 2021, Eq. 12).
+
+    Args:
+        model: teacher, or a student in its place.
+        protocol: steps, eta, guidance, label policy and seed.
+        indices: image numbers of the batch. Noise and label of an image do not depend on the
+            others.
+
+    Returns:
+        (B, C, h, w) float32 latents x_0 on the model's device.
+
+    Raises:
+        BenchError: the label policy does not fit the model, or the step count the schedule.
+    """
+    ddim = DDIM.from_schedule(model.schedule, protocol.steps, protocol.eta)
+    device = next(model.unet.parameters()).device
+    labels: Tensor | None = None
+    if model.null_label is not None or protocol.labels != "none":
+        labels = image_labels(protocol, model.null_label)[list(indices)].to(device)
+    noise = ImageNoise(protocol.seed, indices, tuple(model.latent_shape))
+    x = noise.draw().to(device)
+    for index in reversed(range(protocol.steps)):
+        prediction = model.predict(x, int(ddim.timesteps[index]), labels, protocol.guidance)
+        fresh = noise.draw().to(device) if protocol.eta > 0 else None
+        x = ddim.step(x, prediction, index, fresh)
+    return x

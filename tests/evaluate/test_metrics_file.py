@@ -1,0 +1,237 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from hqdm_bench.catalogue import Bits, Cell, Protocol
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.common.files import sha256_of
+from hqdm_bench.evaluate.extractors import Features, MiniExtractor, load_extractor
+from hqdm_bench.evaluate.features import (
+    extract,
+    read_features,
+    sample_features,
+    write_features,
+)
+from hqdm_bench.evaluate.frechet import frechet_distance
+from hqdm_bench.evaluate.inception_score import inception_score
+from hqdm_bench.evaluate.metrics import distribution_metrics, measure, write_metrics
+from hqdm_bench.evaluate.moments import Moments
+from hqdm_bench.evaluate.paired import PairedErrors
+from hqdm_bench.evaluate.precision_recall import precision_recall
+from hqdm_bench.evaluate.reference import reference_features
+from hqdm_bench.models.mini.classifier import ClassifierRecipe, initialised, save_classifier
+from hqdm_bench.sample import Samples, write_shard
+
+IMAGES, REFERENCES = 24, 40
+PAIRED = PairedErrors(0.1, 0.05, 30.0, 31.0)
+
+
+@pytest.fixture(scope="module")
+def extractor(tmp_path_factory):
+    path = tmp_path_factory.mktemp("extractor") / "extractor.safetensors"
+    save_classifier(initialised(ClassifierRecipe()), path, {})
+    return load_extractor("mini-classifier", path)
+
+
+@pytest.fixture(scope="module")
+def protocol():
+    return Protocol(
+        name="mini20",
+        steps=20,
+        eta=0.0,
+        guidance=1.5,
+        labels="balanced",
+        order="shuffled",
+        rounding="nearest",
+        images=IMAGES,
+        batch=4,
+        shards=2,
+        seed=0,
+        reference="scenes",
+        reference_images=REFERENCES,
+        pr_reference_images=20,
+        extractor="mini-classifier",
+        is_split=12,
+        pr_k=3,
+    )
+
+
+def pixels(count, seed):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 32, 32, 3), generator=random, dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def samples(extractor, protocol):
+    return extract(pixels(IMAGES, 0).split(4), extractor, "cell", IMAGES)
+
+
+@pytest.fixture(scope="module")
+def reference(extractor, protocol):
+    return reference_features(pixels(REFERENCES, 1).split(16), protocol, extractor)
+
+
+def cell(method="hqdm", bits="w4a4"):
+    return Cell("mini", "mini-imagenet", method, Bits.parse(bits), 0, "mini20")
+
+
+def test_the_extractor_gives_what_the_classifier_gives(tmp_path):
+    classifier = initialised(ClassifierRecipe())
+    path = tmp_path / "extractor.safetensors"
+    save_classifier(classifier, path, {})
+    extractor = MiniExtractor(path)
+    images = pixels(5, 2)
+    found = extractor(images)
+    with torch.no_grad():
+        wanted = classifier.eval()(images)
+    assert isinstance(found, Features)
+    assert [part.shape[1] for part in found] == [64, 448, 12]
+    for part, other in zip(found, wanted, strict=True):
+        assert torch.equal(part, other)
+        assert not part.requires_grad
+    assert extractor.sha256 == sha256_of(path)
+
+
+def test_an_unknown_extractor_names_the_known(tmp_path):
+    with pytest.raises(BenchError, match=r"no feature extractor 'inception'.*mini-classifier"):
+        load_extractor("inception", tmp_path / "x")
+
+
+def write_shards(folder, images, cuts):
+    paths = []
+    for number, (start, stop) in enumerate(cuts):
+        index = np.arange(start, stop, dtype=np.int64)
+        latents = np.zeros((len(index), 3, 8, 8), np.float32)
+        paths.append(folder / f"shard{number}.npz")
+        write_shard(paths[-1], Samples(images[start:stop].numpy(), index % 3, index, latents))
+    return paths
+
+
+def test_features_do_not_depend_on_the_shards(extractor, protocol, samples, tmp_path):
+    images = pixels(IMAGES, 0)
+    for cuts in ([(0, 24)], [(0, 8), (8, 12), (12, 24)]):
+        paths = write_shards(tmp_path, images, cuts)
+        found = sample_features(paths, protocol, extractor, "cell")
+        for name in ("pool", "spatial", "logits", "index"):
+            assert torch.equal(getattr(found, name), getattr(samples, name))
+        assert found.images_sha256 == samples.images_sha256
+    changed = images.clone()
+    changed[-1, -1, -1, -1] ^= 1
+    paths = write_shards(tmp_path, changed, [(0, 24)])
+    assert sample_features(paths, protocol, extractor, "cell").images_sha256 != (
+        samples.images_sha256
+    )
+
+
+def test_an_incomplete_set_is_refused(extractor, protocol, tmp_path):
+    paths = write_shards(tmp_path, pixels(IMAGES, 0), [(0, 8), (8, 12)])
+    with pytest.raises(BenchError, match="holds 12 images, expected 24"):
+        sample_features(paths, protocol, extractor, "cell")
+    with pytest.raises(BenchError, match="expected 40"):
+        reference_features([], protocol, extractor)
+    with pytest.raises(BenchError, match="uint8"):
+        reference_features([torch.zeros(2, 3, 32, 32)], protocol, extractor)
+
+
+def test_features_round_trip(samples, tmp_path):
+    path = tmp_path / "features.safetensors"
+    write_features(path, samples)
+    back = read_features(path)
+    for field in dataclasses.fields(samples):
+        own, other = getattr(samples, field.name), getattr(back, field.name)
+        assert torch.equal(own, other) if isinstance(own, torch.Tensor) else own == other
+
+
+def test_files_that_are_no_features_are_refused(samples, tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_classifier(initialised(ClassifierRecipe()), path, {})
+    with pytest.raises(BenchError, match="holds no features"):
+        read_features(path)
+    write_features(path, dataclasses.replace(samples, index=samples.index + 1))
+    with pytest.raises(BenchError, match="gaps"):
+        read_features(path)
+
+
+def test_values_are_those_of_the_metric_functions(protocol, samples, reference):
+    values = distribution_metrics(protocol, samples, reference)
+    assert values.fid == frechet_distance(Moments.of(samples.pool), Moments.of(reference.pool))
+    assert values.sfid == frechet_distance(
+        Moments.of(samples.spatial), Moments.of(reference.spatial)
+    )
+    assert values.inception_score == inception_score(samples.logits, 12)
+    assert (values.precision, values.recall) == precision_recall(
+        samples.pool, reference.pool[:20], 3
+    )
+
+
+def test_the_file_holds_every_number_and_the_whole_protocol(
+    protocol, samples, reference, extractor, tmp_path
+):
+    path = tmp_path / "metrics.json"
+    write_metrics(path, measure(cell(), protocol, samples, reference, PAIRED))
+    report = json.loads(path.read_text())
+    assert report["cell"] == {
+        "suite": "mini",
+        "model": "mini-imagenet",
+        "method": "hqdm",
+        "bits": "w4a4",
+        "seed": 0,
+        "protocol": "mini20",
+    }
+    assert Protocol(**report["protocol"]) == protocol
+    assert report["extractor"] == {"name": "mini-classifier", "sha256": extractor.sha256}
+    assert report["images"] == IMAGES
+    assert list(report["values"]) == ["fid", "sfid", "is", "precision", "recall"]
+    assert report["paired"] == {
+        "latent_mse_mean": 0.1,
+        "latent_mse_median": 0.05,
+        "psnr_mean": 30.0,
+        "psnr_median": 31.0,
+    }
+    assert report["images_sha256"] == samples.images_sha256
+    assert list(report) == [
+        "cell",
+        "protocol",
+        "extractor",
+        "images",
+        "values",
+        "paired",
+        "images_sha256",
+    ]
+
+
+def test_full_precision_is_not_paired_with_itself(protocol, samples, reference):
+    baseline = cell("fp", "w32a32")
+    assert measure(baseline, protocol, samples, reference, None).asdict()["paired"] is None
+    with pytest.raises(BenchError, match="quantized"):
+        measure(baseline, protocol, samples, reference, PAIRED)
+    with pytest.raises(BenchError, match="quantized"):
+        measure(cell(), protocol, samples, reference, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reference": "others"}, "asks for reference 'others'"),
+        ({"images": 25}, "25 sample images, got 24"),
+        ({"reference_images": 41}, "41 reference images, got 40"),
+        ({"pr_reference_images": 41}, "choose 1 to 40"),
+        ({"pr_reference_images": 0}, "choose 1 to 40"),
+        ({"pr_reference_images": 3}, "at least 4 real images"),
+        ({"pr_k": 24, "pr_reference_images": 40}, "at least 25 generated images"),
+        ({"extractor": "inception"}, "asks for extractor 'inception'"),
+        ({"name": "other"}, "scored under 'mini20'"),
+    ],
+)
+def test_contradictions_are_refused(protocol, samples, reference, change, message):
+    with pytest.raises(BenchError, match=message):
+        measure(cell(), dataclasses.replace(protocol, **change), samples, reference, PAIRED)
+
+
+def test_features_of_different_weights_are_refused(protocol, samples, reference):
+    other = dataclasses.replace(reference, extractor_sha256="0" * 64)
+    with pytest.raises(BenchError, match="different weights"):
+        distribution_metrics(protocol, samples, other)
