@@ -1,0 +1,15 @@
+"""Tables and figures, read from result files only; importing it never loads torch."""
+
+from hqdm_bench.report.figures import write_figure
+from hqdm_bench.report.results import CellResult, LossHistory, ResultSet
+from hqdm_bench.report.table_specs import table_models
+from hqdm_bench.report.tables import write_table
+
+__all__ = [
+    "CellResult",
+    "LossHistory",
+    "ResultSet",
+    "table_models",
+    "write_figure",
+    "write_table",
+]

@@ -1,0 +1,179 @@
+"""Results of a suite as read from disk; what tables, claims and notebooks work on."""
+
+import csv
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from hqdm_bench.catalogue import Bits, Cell, Suite
+from hqdm_bench.catalogue.layout import Layout
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.common.files import read_json
+from hqdm_bench.report.quantities import METRICS, quantity
+
+__all__ = ["CellResult", "LossHistory", "ResultSet", "need", "read_history"]
+
+HISTORY_COLUMNS = ("update", "epoch", "step", "timestep", "loss")
+
+
+@dataclass(frozen=True)
+class LossHistory:
+    """Loss of every update, all arrays of the same length.
+
+    Attributes:
+        update: running number.
+        epoch: trajectory the update belongs to.
+        step: index in the step table, 0 being the last denoising step.
+        timestep: t of that step.
+        loss: distillation loss (the paper's eq. 12).
+    """
+
+    update: npt.NDArray[np.int64]
+    epoch: npt.NDArray[np.int64]
+    step: npt.NDArray[np.int64]
+    timestep: npt.NDArray[np.int64]
+    loss: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """Everything known about one cell; full precision has no training and no history."""
+
+    cell: Cell
+    metrics: dict[str, Any]
+    training: dict[str, Any] | None
+    history: LossHistory | None
+
+    def value(self, key: str) -> float | None:
+        """A stored quantity (fractions, not percent), None where the cell cannot have it.
+
+        Raises:
+            BenchError: the quantity is unknown or missing from the cell's files.
+        """
+        quantity(key)
+        source: dict[str, Any] | None
+        if key in METRICS:
+            source = self.metrics["values"]
+        elif key == "noise_error":
+            source = self.training
+        else:
+            source = self.metrics["paired"]
+        if source is None:
+            return None
+        if key not in source:
+            raise BenchError(
+                f"results of {self.cell} have no '{key}'; delete the cell's json files and run "
+                "again"
+            )
+        return float(source[key])
+
+
+@dataclass(frozen=True)
+class ResultSet:
+    """Results of a suite, in the order of its cells."""
+
+    suite: Suite
+    results: tuple[CellResult, ...]
+
+    @classmethod
+    def load(cls, root: Path, suite: Suite, models: Collection[str] | None = None) -> Self:
+        """Read metrics, training summary and history of every cell.
+
+        Args:
+            root: project folder, the one that holds ``results/``.
+            suite: what to read.
+            models: only cells of these models; None reads all.
+
+        Raises:
+            BenchError: a file is missing (named with the command that makes it), damaged, or
+                belongs to another cell.
+        """
+        layout = Layout(root)
+        cells = [cell for cell in suite.cells if models is None or cell.model in models]
+        return cls(suite, tuple(_read_cell(layout, cell) for cell in cells))
+
+    def select(
+        self, model: str | None = None, method: str | None = None, bits: Bits | None = None
+    ) -> tuple[CellResult, ...]:
+        """Results that match every given field, sorted by seed within a method and bit-width."""
+        found = [
+            result
+            for result in self.results
+            if model in (None, result.cell.model)
+            and method in (None, result.cell.method)
+            and bits in (None, result.cell.bits)
+        ]
+        order: dict[tuple[str, str, Bits], int] = {}
+        for result in found:
+            order.setdefault(_row(result), len(order))
+        return tuple(sorted(found, key=lambda result: (order[_row(result)], result.cell.seed)))
+
+    def by_seed(self, model: str, method: str, bits: Bits, key: str) -> dict[int, float]:
+        """A quantity per training seed; seeds that cannot have it are left out."""
+        values = {
+            result.cell.seed: result.value(key) for result in self.select(model, method, bits)
+        }
+        return {seed: value for seed, value in values.items() if value is not None}
+
+
+def _row(result: CellResult) -> tuple[str, str, Bits]:
+    return result.cell.model, result.cell.method, result.cell.bits
+
+
+def need(root: Path, path: Path) -> Path:
+    """Return ``path`` if it exists.
+
+    Raises:
+        BenchError: it does not; the message gives the command that makes it.
+    """
+    if path.is_file():
+        return path
+    shown = path.relative_to(root) if path.is_relative_to(root) else path
+    raise BenchError(f"{shown} does not exist; `snakemake {shown}` makes it")
+
+
+def read_history(path: Path) -> LossHistory:
+    """Read a history.csv.
+
+    Raises:
+        BenchError: the file is missing, has other columns, or holds a loss that is not finite.
+    """
+    if not path.is_file():
+        raise BenchError(f"{path} does not exist; `snakemake {path}` makes it")
+    with path.open(newline="", encoding="utf-8") as handle:
+        rows = list(csv.reader(handle))
+    if not rows or tuple(rows[0]) != HISTORY_COLUMNS:
+        raise BenchError(
+            f"{path} has columns {','.join(rows[0]) if rows else '(none)'}; expected "
+            f"{','.join(HISTORY_COLUMNS)}; delete it and run again"
+        )
+    try:
+        table = np.array(rows[1:], dtype=np.float64).reshape(-1, len(HISTORY_COLUMNS))
+    except ValueError as error:
+        raise BenchError(f"{path} is damaged ({error}); delete it and run again") from error
+    if not np.isfinite(table).all():
+        line = 2 + int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
+        raise BenchError(f"{path}, line {line}: not a finite number; the training diverged")
+    update, epoch, step, timestep = table[:, :4].astype(np.int64).T
+    return LossHistory(update, epoch, step, timestep, table[:, 4])
+
+
+def _read_cell(layout: Layout, cell: Cell) -> CellResult:
+    metrics = _read_own(layout, layout.metrics(cell), cell)
+    if cell.bits.full_precision:
+        return CellResult(cell, metrics, None, None)
+    training = _read_own(layout, layout.training(cell), cell)
+    history = read_history(need(layout.root, layout.history(cell)))
+    return CellResult(cell, metrics, training, history)
+
+
+def _read_own(layout: Layout, path: Path, cell: Cell) -> dict[str, Any]:
+    """Read a cell's JSON file and refuse one that was written for another cell."""
+    content = read_json(need(layout.root, path))
+    if not isinstance(content, dict) or content.get("cell") != cell.asdict():
+        raise BenchError(f"{path} was not written for cell {cell}; delete it and run again")
+    return content

@@ -1,0 +1,196 @@
+"""Filling a table of the paper from a suite's results."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hqdm_bench.catalogue import Bits, Catalogue, ModelSpec
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.report.estimates import Comparison, compare, estimate, verdict
+from hqdm_bench.report.paper import PAPER_IMAGES, PAPER_TITLES, PaperRow, paper_rows
+from hqdm_bench.report.quantities import DIAGNOSTICS, quantity
+from hqdm_bench.report.results import CellResult, ResultSet
+from hqdm_bench.report.table_model import Row, Table
+from hqdm_bench.report.table_notes import COMPARISON_NOTES, coverage_line, notes, protocol_line
+from hqdm_bench.report.table_specs import ORDER_METHODS, TABLES, order_variants, table_models
+
+__all__ = ["build_tables"]
+
+
+def build_tables(
+    number: int, root: Path, results: ResultSet, catalogue: Catalogue
+) -> tuple[Table, ...]:
+    """One table per model of the suite that stands for the paper's data set.
+
+    Args:
+        number: 1 to 4.
+        root: project folder with ``paper/data``.
+        results: at least the cells of those models.
+        catalogue: for titles and model sources.
+
+    Raises:
+        BenchError: nothing to show, or results made under differing protocols or extractors.
+    """
+    models = table_models(number, results.suite, catalogue)
+    paper = paper_rows(root, number)
+    return tuple(_build(number, spec, paper, results, catalogue) for spec in models)
+
+
+def _build(
+    number: int,
+    spec: ModelSpec,
+    paper: Sequence[PaperRow],
+    results: ResultSet,
+    catalogue: Catalogue,
+) -> Table:
+    own = _own_results(number, spec, results)
+    protocol, extractor = _common_protocol(own)
+    comparable = (
+        spec.source == "checkpoint"
+        and extractor["name"] == "inception"
+        and protocol["images"] == PAPER_IMAGES
+    )
+    table = TABLES[number]
+    keys = (*table.metrics, *DIAGNOSTICS)
+    caption = (
+        f"Table {number} of the paper on suite {results.suite.name}: {table.subject} (paper) and "
+        f"{spec.title} (ours)."
+    )
+    if not comparable:
+        caption += " Paper values: another experiment, not comparable in absolute value."
+    return Table(
+        number=number,
+        suite=results.suite.name,
+        model=spec,
+        extractor=extractor["name"],
+        comparable=comparable,
+        caption=caption,
+        metrics=table.metrics,
+        diagnostics=tuple(DIAGNOSTICS),
+        rows=_rows(number, spec, paper, own, catalogue),
+        comparisons=_comparisons(own, table.pairs, keys, catalogue),
+        protocol=protocol_line(protocol, extractor),
+        coverage=coverage_line(own),
+        notes=notes(spec, protocol, extractor["name"], comparable),
+        comparison_notes=COMPARISON_NOTES,
+    )
+
+
+def _own_results(number: int, spec: ModelSpec, results: ResultSet) -> tuple[CellResult, ...]:
+    """The model's cells that belong into this table."""
+    variants = order_variants()
+    found = results.select(model=spec.name)
+    if number == 4:
+        widths = {r.cell.bits for r in found if r.cell.method in variants}
+        found = tuple(
+            r for r in found if r.cell.method in ORDER_METHODS.values() and r.cell.bits in widths
+        )
+    else:
+        found = tuple(r for r in found if r.cell.method not in variants)
+    if not found:
+        raise BenchError(
+            f"suite '{results.suite.name}' has no cell of {spec.name} for table {number}; "
+            f"drop {number} from 'tables' in config/suites/{results.suite.name}.yaml or add cells"
+        )
+    return found
+
+
+def _common_protocol(own: Sequence[CellResult]) -> tuple[dict[str, object], dict[str, str]]:
+    """Protocol and extractor all results share.
+
+    Raises:
+        BenchError: two results differ in either; their numbers cannot stand in one table.
+    """
+    first = own[0]
+    for other in own[1:]:
+        for key in ("protocol", "extractor"):
+            if other.metrics[key] != first.metrics[key]:
+                raise BenchError(
+                    f"{other.cell} and {first.cell} were scored under different {key}s; delete the "
+                    "older metrics.json and run again"
+                )
+    return first.metrics["protocol"], first.metrics["extractor"]
+
+
+def _rows(
+    number: int,
+    spec: ModelSpec,
+    paper: Sequence[PaperRow],
+    own: Sequence[CellResult],
+    catalogue: Catalogue,
+) -> tuple[Row, ...]:
+    """The paper's rows in its order, bit-width by bit-width, ours-only rows behind them."""
+    places: dict[tuple[Bits, str, int | None], PaperRow | None] = {
+        (row.bits, _own_name(row), row.order): row for row in paper
+    }
+    for result in own:
+        places.setdefault((result.cell.bits, result.cell.method, _order(number, result)), None)
+    widths = list(dict.fromkeys(row.bits for row in paper))
+    widths += sorted({bits for bits, _, _ in places} - set(widths), reverse=True)
+    keys = (*TABLES[number].metrics, *DIAGNOSTICS)
+    rows = []
+    for (bits, method, order), row in sorted(
+        places.items(), key=lambda place: (widths.index(place[0][0]), place[0][2] or 0)
+    ):
+        seeds = [r.cell.seed for r in own if (r.cell.method, r.cell.bits) == (method, bits)]
+        values = {key: _by_seed(own, method, bits, key) for key in keys}
+        rows.append(
+            Row(
+                method=method,
+                title=catalogue.method(method).title
+                if seeds
+                else PAPER_TITLES[_paper_name(method)],
+                bits=bits,
+                order=order,
+                paper=row.values if row else {},
+                ours={key: estimate([*found.values()]) for key, found in values.items() if found},
+                seeds=tuple(seeds),
+            )
+        )
+    return tuple(rows)
+
+
+def _own_name(row: PaperRow) -> str:
+    """Catalogue name of a printed row: Table 4's orders are methods of their own here."""
+    return row.method if row.order is None else ORDER_METHODS[row.order]
+
+
+def _paper_name(method: str) -> str:
+    """The inverse: a name of `PAPER_TITLES`."""
+    return "hqdm" if method in ORDER_METHODS.values() else method
+
+
+def _order(number: int, result: CellResult) -> int | None:
+    if number != 4:
+        return None
+    return next(k for k, method in ORDER_METHODS.items() if method == result.cell.method)
+
+
+def _comparisons(
+    own: Sequence[CellResult],
+    pairs: Iterable[tuple[str, str]],
+    keys: Sequence[str],
+    catalogue: Catalogue,
+) -> tuple[Comparison, ...]:
+    """Paired differences per bit-width, over the seeds both methods have."""
+    found = []
+    for bits, (left, right), key in itertools.product(
+        dict.fromkeys(result.cell.bits for result in own), pairs, keys
+    ):
+        difference = compare(_by_seed(own, left, bits, key), _by_seed(own, right, bits, key))
+        if difference is not None:
+            titles = catalogue.method(left).title, catalogue.method(right).title
+            word = verdict(difference, quantity(key).higher_is_better, *titles)
+            found.append(Comparison(left, right, *titles, bits, key, difference, word))
+    return tuple(found)
+
+
+def _by_seed(own: Sequence[CellResult], method: str, bits: Bits, key: str) -> dict[int, float]:
+    """A quantity per training seed, in the shown unit."""
+    scale = quantity(key).scale
+    return {
+        result.cell.seed: scale * value
+        for result in own
+        if (result.cell.method, result.cell.bits) == (method, bits)
+        and (value := result.value(key)) is not None
+    }

@@ -1,0 +1,95 @@
+"""Tables as long csv: one number a line, full precision."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+from hqdm_bench.report.estimates import Estimate
+from hqdm_bench.report.quantities import quantity
+from hqdm_bench.report.table_model import Table, difference
+
+__all__ = ["CSV_COLUMNS", "csv_text"]
+
+CSV_COLUMNS = (
+    "section",  # values or paired
+    "table",
+    "suite",
+    "model",
+    "extractor",
+    "comparable",
+    "method",
+    "against",  # paired: the method that is subtracted
+    "order",
+    "bits",
+    "metric",
+    "unit",
+    "paper",
+    "paper_note",
+    "n",
+    "ours",  # paired: the mean difference
+    "half_width",  # of the 95 % interval
+    "ours_minus_paper",
+    "verdict",
+)
+
+
+def csv_text(tables: Sequence[Table]) -> str:
+    """All models' tables under one head; percent and dB as in the printed tables."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, CSV_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for table in tables:
+        common = {
+            "table": table.number,
+            "suite": table.suite,
+            "model": table.model.name,
+            "extractor": table.extractor,
+            "comparable": "yes" if table.comparable else "no",
+        }
+        for line in (*_values(table), *_paired(table)):
+            writer.writerow(common | line)
+    return buffer.getvalue()
+
+
+def _values(table: Table) -> Iterator[dict[str, object]]:
+    for row in table.rows:
+        for key in (*table.metrics, *table.diagnostics):
+            printed, ours = row.paper.get(key), row.ours.get(key)
+            if printed is None and ours is None:
+                continue
+            line: dict[str, object] = {
+                "section": "values",
+                "method": row.method,
+                "order": "" if row.order is None else row.order,
+                "bits": str(row.bits),
+                "metric": key,
+                "unit": quantity(key).unit,
+            }
+            if printed is not None:
+                line["paper"] = "" if printed.value is None else printed.value
+                line["paper_note"] = printed.note
+            if ours is not None:
+                line |= _estimate(ours)
+            if table.comparable:
+                gap = difference(ours, printed)
+                line["ours_minus_paper"] = "" if gap is None else gap
+            yield line
+
+
+def _paired(table: Table) -> Iterator[dict[str, object]]:
+    for entry in table.comparisons:
+        yield {
+            "section": "paired",
+            "method": entry.left,
+            "against": entry.right,
+            "bits": str(entry.bits),
+            "metric": entry.key,
+            "unit": quantity(entry.key).unit,
+            "verdict": entry.verdict,
+            **_estimate(entry.difference),
+        }
+
+
+def _estimate(value: Estimate) -> dict[str, object]:
+    width = "" if value.half_width is None else value.half_width
+    return {"n": value.n, "ours": value.mean, "half_width": width}

@@ -1,0 +1,260 @@
+"""Tables: the paper's rows, our numbers by hand, and files that never change by themselves."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.report.table_latex import escape
+from hqdm_bench.report.tables import write_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Project
+
+MINUS = "\N{MINUS SIGN}"
+T_TWO = 4.302652729749464
+EFFICIENTDM_WIDTH = T_TWO / math.sqrt(3)  # seeds 1, 2, 3
+# Differences -0.5, -0.6, -0.4: mean -0.5, standard deviation 0.1.
+DIFFERENCE_WIDTH = T_TWO * 0.1 / math.sqrt(3)
+
+
+def written(project: Project, number: int) -> dict[str, str]:
+    paths = write_table(number, project.root, project.suite, project.catalogue)
+    return {path.suffix[1:]: path.read_text(encoding="utf-8") for path in paths}
+
+
+def markdown_rows(text: str) -> list[dict[str, str]]:
+    """Rows of all grids, by head."""
+    rows, head = [], None
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            head = None
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if head is None:
+            head = cells
+        elif not set("".join(cells)) <= set(":-"):
+            rows.append(dict(zip(head, cells, strict=True)))
+    return rows
+
+
+def row(rows: list[dict[str, str]], method: str, bits: str) -> dict[str, str]:
+    (found,) = [r for r in rows if (r.get("Method"), r["W/A"]) == (method, bits)]
+    return found
+
+
+def csv_line(text: str, **wanted: str) -> dict[str, str]:
+    lines = csv.DictReader(text.splitlines())
+    (found,) = [line for line in lines if all(line[key] == wanted[key] for key in wanted)]
+    return found
+
+
+def test_paths(project: Project) -> None:
+    folder = project.root / "results" / "tiny" / "tables"
+    paths = write_table(1, project.root, project.suite, project.catalogue)
+    assert paths == tuple(folder / f"table1.{suffix}" for suffix in ("csv", "md", "tex"))
+
+
+def test_rows_of_table_1(project: Project) -> None:
+    rows = [r for r in markdown_rows(written(project, 1)["md"]) if "Method" in r]
+    methods = [(r["Method"], r["W/A"]) for r in rows]
+    assert len(methods) == 20 + 2  # the paper's, and our two at W8A3
+    assert methods[:3] == [("FP", "32/32"), ("Q-Diffusion", "8/8"), ("PTQD", "8/8")]
+    assert methods[-2:] == [("EfficientDM", "8/3"), ("HQ-DM", "8/3")]
+    assert not any("k = 3" in method for method, _ in methods)
+
+
+def test_numbers_by_hand(project: Project) -> None:
+    rows = markdown_rows(written(project, 1)["md"])
+    found = row(rows, "EfficientDM", "4/4")
+    assert found["n"] == "3"
+    assert found["FID ↓ paper"] == "6.63"
+    assert found["FID-like ↓ ours"] == f"2.000 ± {EFFICIENTDM_WIDTH:.3f}"
+    assert found["sFID-like ↓ ours"] == f"4.000 ± {2 * EFFICIENTDM_WIDTH:.3f}"
+    assert found["Precision ↑ (%, mini features) ours"] == "75.0 ± 0.0"
+    assert found["Noise error ↓"] == f"0.0200 ± {0.01 * EFFICIENTDM_WIDTH:.4f}"
+    assert found["PSNR to FP ↑ (dB)"] == f"28.00 ± {EFFICIENTDM_WIDTH:.2f}"
+    assert found["Latent MSE ↓"] == f"0.0400 ± {0.02 * EFFICIENTDM_WIDTH:.4f}"
+
+
+def test_single_seeds_dashes_and_blanks(project: Project) -> None:
+    rows = markdown_rows(written(project, 1)["md"])
+    ours_only = row(rows, "HQ-DM", "8/3")
+    assert (ours_only["n"], ours_only["FID ↓ paper"]) == ("1", "")
+    assert ours_only["FID-like ↓ ours"] == "3.000"
+    full = row(rows, "FP", "32/32")
+    assert (full["FID-like ↓ ours"], full["Noise error ↓"]) == ("0.500", "")
+    quest = row(rows, "QuEST", "4/4")
+    assert (quest["n"], quest["sFID ↓ paper"], quest["sFID-like ↓ ours"]) == ("", "—", "")
+    assert quest["FID ↓ paper"] == "5.98"
+    not_run = row(rows, "HQ-DM", "8/8")
+    assert (not_run["n"], not_run["IS ↑ paper"], not_run["IS-like ↑ ours"]) == ("", "363.22", "")
+
+
+def test_another_experiment_gets_no_difference_column(project: Project) -> None:
+    texts = written(project, 1)
+    assert "another experiment, not comparable in absolute value" in texts["md"]
+    assert "another experiment, not comparable in absolute value" in texts["tex"]
+    assert f"ours {MINUS} paper" not in texts["md"]
+    line = csv_line(texts["csv"], section="values", method="hqdm", bits="w4a4", metric="fid")
+    assert (line["comparable"], line["ours_minus_paper"]) == ("no", "")
+
+
+def test_the_papers_own_experiment_gets_one(paper_project: Project) -> None:
+    texts = written(paper_project, 1)
+    assert "another experiment" not in texts["md"]
+    assert "-like" not in texts["md"]
+    found = row(markdown_rows(texts["md"]), "HQ-DM", "4/4")
+    assert found[f"FID ↓ ours {MINUS} paper"] == f"{MINUS}5.08"  # 1.5 - 6.58
+    assert found[f"Precision ↑ (%) ours {MINUS} paper"] == f"{MINUS}9.44"  # 75 - 84.44
+    assert row(markdown_rows(texts["md"]), "QuEST", "4/4")[f"FID ↓ ours {MINUS} paper"] == ""
+    line = csv_line(texts["csv"], section="values", method="hqdm", bits="w4a4", metric="fid")
+    assert line["comparable"] == "yes"
+    assert float(line["ours_minus_paper"]) == pytest.approx(-5.08)
+
+
+def test_paired_comparison(project: Project) -> None:
+    texts = written(project, 1)
+    wanted = {"section": "paired", "bits": "w4a4", "method": "hqdm", "against": "efficientdm"}
+    line = csv_line(texts["csv"], **wanted, metric="fid")
+    assert float(line["ours"]) == pytest.approx(-0.5)
+    assert float(line["half_width"]) == pytest.approx(DIFFERENCE_WIDTH)
+    assert (line["n"], line["verdict"]) == ("3", "HQ-DM ahead")
+    # IS is 7 - FID here: the same numbers with the other sign and the other arrow.
+    line = csv_line(texts["csv"], **wanted, metric="is")
+    assert float(line["ours"]) == pytest.approx(0.5)
+    assert line["verdict"] == "HQ-DM ahead"
+    line = csv_line(texts["csv"], **wanted, metric="precision")
+    assert (float(line["ours"]), line["verdict"]) == (0.0, "inconclusive")
+    single = csv_line(texts["csv"], **(wanted | {"bits": "w8a3"}), metric="fid")
+    assert (single["n"], single["half_width"], single["verdict"]) == ("1", "", "inconclusive")
+    paired = [r for r in markdown_rows(texts["md"]) if "Verdict" in r]
+    assert len(paired) == 2 * 7
+    fid = paired[1]
+    assert fid["Mean ± 95 % interval"] == f"{MINUS}0.500 ± {DIFFERENCE_WIDTH:.3f}"
+    assert fid["Verdict"] == "HQ-DM ahead"
+
+
+def test_a_lead_of_the_other_method_is_called(project: Project) -> None:
+    for seed in range(3):
+        cell = project.cell("hqdm", "w4a4", seed)
+        values = {"fid": 9.0 + seed, "sfid": 1.0, "is": 1.0, "precision": 0.1, "recall": 0.1}
+        project.write_metrics(cell, values=values)
+    text = written(project, 1)["csv"]
+    line = csv_line(text, section="paired", bits="w4a4", metric="fid")
+    assert (float(line["ours"]), line["verdict"]) == (8.0, "EfficientDM ahead")
+
+
+def test_table_4(project: Project) -> None:
+    texts = written(project, 4)
+    rows = [r for r in markdown_rows(texts["md"]) if "Method" in r]
+    assert [(r["k"], r["W/A"], r["n"]) for r in rows] == [
+        ("3", "4/4", "1"),
+        ("4", "4/4", ""),
+        ("5", "4/4", "3"),
+        ("6", "4/4", ""),
+    ]
+    assert rows[0]["FID-like ↓ ours"] == "0.750"
+    assert rows[2]["FID-like ↓ ours"].startswith("1.500 ± ")
+    assert [r["FID ↓ paper"] for r in rows] == ["6.70", "6.68", "6.58", "6.73"]
+    line = csv_line(texts["csv"], section="values", order="5", metric="is")
+    assert (line["method"], line["paper"]) == ("hqdm", "248.3")
+    line = csv_line(texts["csv"], section="paired", metric="fid")
+    assert (line["method"], line["against"], line["n"]) == ("hqdm-k3", "hqdm", "1")
+    assert float(line["ours"]) == pytest.approx(0.25)
+
+
+def test_protocol_and_coverage_lines(project: Project) -> None:
+    text = written(project, 1)["md"]
+    assert (
+        "20 DDIM steps, eta 0, guidance 1.5, balanced labels, 8 images against 64 of scenes, "
+        "features of mini-classifier (sha256 0123456789ab)" in text
+    )
+    assert "W4A4, W8A3: 75.0 % at these bits, 5.0 % at W8A8, 20.0 % in full precision." in text
+    assert "biased upwards" in text
+
+
+def test_latex_is_well_formed(project: Project) -> None:
+    text = written(project, 1)["tex"]
+    assert text.isascii()
+    assert text.count("\\begin{table}") == text.count("\\end{table}") == 2
+    bare = re.sub(r"\\[{}%]", "", text)
+    assert bare.count("{") == bare.count("}")
+    for part in re.findall(r"\\begin{tabular}{(.*?)}\n(.*?)\\end{tabular}", text, re.S):
+        alignment, body = part
+        for line in body.splitlines():
+            if line.endswith("\\\\"):
+                cells = re.sub(r"\\shortstack\[r\]{.*?}", "", line)
+                spans = [int(n) for n in re.findall(r"\\multicolumn{(\d+)}", cells)]
+                assert cells.count(" & ") + 1 + sum(spans) - len(spans) == len(alignment)
+    assert "\\multicolumn{2}{c}{FID $\\downarrow$}" in text
+    assert f"2.000 $\\pm$ {EFFICIENTDM_WIDTH:.3f}" in text
+    assert "75.0~\\% at these bits" in text
+
+
+def test_escape() -> None:
+    assert escape(f"a_b 5 % {{x}} \\ #&$ {MINUS}1 ± 2") == (
+        r"a\_b 5~\% \{x\} \textbackslash{} \#\&\$ $-$1 $\pm$ 2"
+    )
+
+
+def test_files_do_not_change_by_themselves(project: Project) -> None:
+    first = written(project, 1)
+    assert written(project, 1) == first
+
+
+def test_two_models_of_a_data_set_share_the_files(project: Project) -> None:
+    from dataclasses import replace
+
+    entry = project.suite.models[0]
+    cells = tuple(replace(cell, model="second") for cell in entry.cells)
+    project.catalogue.models["second"] = replace(
+        project.catalogue.models["imagenet"], name="second"
+    )
+    project.suite = replace(
+        project.suite, models=(entry, replace(entry, model="second", cells=cells))
+    )
+    project.write_results()
+    texts = written(project, 1)
+    assert texts["md"].count("## Table 1: ") == 2
+    assert texts["tex"].count("\\begin{table}") == 4
+    line = csv_line(texts["csv"], section="paired", model="second", bits="w4a4", metric="fid")
+    assert float(line["ours"]) == pytest.approx(-0.5)
+
+
+def test_mixed_protocols_and_extractors_are_refused(project: Project) -> None:
+    cell = project.cell("hqdm", "w4a4", 1)
+    project.write_metrics(cell, protocol=project.protocol.asdict() | {"guidance": 3.0})
+    with pytest.raises(BenchError, match=r"hqdm/w4a4/seed1 .* under different protocols"):
+        written(project, 1)
+    project.write_metrics(cell, extractor={"name": "mini-classifier", "sha256": "f" * 64})
+    with pytest.raises(BenchError, match=r"hqdm/w4a4/seed1 .* under different extractors"):
+        written(project, 1)
+
+
+def test_what_a_suite_cannot_fill_is_an_error(project: Project) -> None:
+    with pytest.raises(BenchError, match="no model of bedrooms, which table 2 shows"):
+        written(project, 2)
+    with pytest.raises(BenchError, match="no table 5"):
+        written(project, 5)
+
+
+def test_a_missing_result_leaves_no_table(project: Project) -> None:
+    project.layout.metrics(project.cell("hqdm", "w4a4", 2)).unlink()
+    with pytest.raises(BenchError, match=r"snakemake results/tiny/imagenet/hqdm/w4a4/seed2"):
+        written(project, 1)
+    assert not (project.root / "results" / "tiny" / "tables").exists()
+
+
+def test_tables_do_not_need_torch(tmp_path: Path) -> None:
+    code = "import sys, hqdm_bench.report.tables; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
