@@ -1,0 +1,67 @@
+import re
+from collections import Counter
+
+import yaml
+
+from hqdm_bench.catalogue import load_catalogue
+
+
+def job_counts(lines):
+    """The last job table of a dry run, rule to count."""
+    start = max(i for i, line in enumerate(lines) if line.startswith("Job stats"))
+    counts = Counter()
+    for line in lines[start + 3 :]:
+        if not (match := re.fullmatch(r"(\w+)\s+(\d+)", line.strip())):
+            break
+        counts[match[1]] = int(match[2])
+    return counts
+
+
+def test_paper_suite_resolves_without_its_artefacts(project):
+    counts = job_counts(project.planned("--cores", "8", "all"))
+    suite = load_catalogue(project.folder).suite("paper")
+    students = sum(cell.method != "fp" for cell in suite.cells)
+    assert counts["train_student"] == students == 29
+    assert counts["sample_shard"] == 10 * len(suite.cells)
+    assert counts["fetch_artefact"] == 7
+    assert counts["table"] == 4
+    assert counts["figure"] == 13
+
+
+def test_default_target_is_the_paper_suite(project):
+    assert job_counts(project.planned("--cores", "8"))["all"] == 1
+
+
+def test_mini_trains_each_student_once_and_reuses_trajectories(project):
+    counts = job_counts(project.planned("mini"))
+    suite = load_catalogue(project.folder).suite("mini")
+    assert counts["train_student"] == sum(cell.method != "fp" for cell in suite.cells)
+    assert counts["evaluate_cell"] == len(suite.cells)
+    assert counts["teacher_trajectories"] == counts["embedded_teacher"] == 3
+    assert counts["mini_extractor"] == 1
+
+
+def test_lint_is_clean(project):
+    run = project.snakemake("--lint")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_bad_configuration_stops_before_any_job(project):
+    path = project.folder / "config" / "protocols.yaml"
+    path.write_text(path.read_text().replace("images: 32\n", "images: 0\n"))
+    run = project.snakemake("--cores", "2", "smoke")
+    assert run.returncode != 0
+    assert "smoke-imagenet.images is 0; it must be bigger than or equal to 1" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (project.folder / "results").exists()
+
+
+def test_unknown_method_in_a_suite_stops_before_any_job(project):
+    path = project.folder / "config" / "suites" / "smoke.yaml"
+    suite = yaml.safe_load(path.read_text())
+    suite["models"][0]["cells"][1]["methods"] = ["hadamard"]
+    path.write_text(yaml.safe_dump(suite))
+    run = project.snakemake("--cores", "2", "smoke")
+    assert run.returncode != 0
+    assert "unknown method 'hadamard'" in run.stderr
+    assert "Traceback" not in run.stderr

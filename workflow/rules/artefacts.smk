@@ -1,0 +1,86 @@
+# Checkpoints and references of the paper suite.
+
+
+rule fetch_artefact:
+    output:
+        protected("artefacts/{artefact}"),
+    log:
+        "logs/artefacts/{artefact}.log",
+    wildcard_constraints:
+        artefact="|".join(entry.file for entry in CATALOGUE.artefacts.values()),
+    retries: 2
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=1000,
+        runtime=240,
+    params:
+        name=lambda wildcards: next(
+            name
+            for name, entry in CATALOGUE.artefacts.items()
+            if entry.file == wildcards.artefact
+        ),
+    shell:
+        "hqdm-bench fetch {params.name} 2> {log}"
+
+
+rule convert_checkpoint:
+    input:
+        lambda wildcards: f"artefacts/{CATALOGUE.artefacts[CATALOGUE.models[wildcards.model].artefact].file}",
+    output:
+        "results/{suite}/{model}/teacher.safetensors",
+    log:
+        "logs/{suite}/{model}/teacher.log",
+    wildcard_constraints:
+        model="|".join(CHECKPOINTS),
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=16000,
+        runtime=30,
+    shell:
+        "hqdm-bench convert --suite {wildcards.suite} --model {wildcards.model} 2> {log}"
+
+
+rule inception_extractor:
+    input:
+        f"artefacts/{CATALOGUE.artefacts['inception'].file}",
+    output:
+        "results/{suite}/extractor.safetensors",
+    log:
+        "logs/{suite}/extractor.log",
+    wildcard_constraints:
+        suite="|".join(
+            name
+            for name, suite in CATALOGUE.suites.items()
+            if suite.extractor == "inception"
+        ),
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    shell:
+        "hqdm-bench extractor --suite {wildcards.suite} 2> {log}"
+
+
+rule published_reference:
+    input:
+        lambda wildcards: f"artefacts/{CATALOGUE.artefacts[protocol_of(wildcards).reference].file}",
+        "results/{suite}/extractor.safetensors",
+    output:
+        "results/{suite}/{model}/reference.safetensors",
+    log:
+        "logs/{suite}/{model}/reference.log",
+    wildcard_constraints:
+        model="|".join(CHECKPOINTS),
+    conda:
+        "../../environment.yml"
+    resources:
+        gpu=1,
+        mem_mb=32000,
+        runtime=120,
+    params:
+        protocol=lambda wildcards: digest(protocol_of(wildcards).asdict()),
+    shell:
+        "hqdm-bench reference --suite {wildcards.suite} --model {wildcards.model} 2> {log}"

@@ -1,0 +1,50 @@
+# Images in shards, features stored once, metrics from features.
+
+
+rule sample_shard:
+    input:
+        "results/{suite}/{model}/teacher.safetensors",
+        weights_of,
+    output:
+        "results/{suite}/{model}/{method}/{bits}/seed{seed}/{protocol}/samples/shard{shard}.npz",
+    log:
+        "logs/{suite}/{model}/{method}/{bits}/seed{seed}/{protocol}/sample{shard}.log",
+    benchmark:
+        "logs/{suite}/benchmark/{model}.{method}.{bits}.seed{seed}.{protocol}.sample{shard}.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        gpu=on_gpu,
+        mem_mb=memory(32000, 3000),
+        runtime=minutes(240, 30),
+    params:
+        device=config["device"],
+        protocol=lambda wildcards: digest(protocol_of(wildcards).asdict()),
+    shell:
+        "hqdm-bench sample --suite {wildcards.suite} --model {wildcards.model} --method {wildcards.method}"
+        " --bits {wildcards.bits} --seed {wildcards.seed} --shard {wildcards.shard}"
+        " --device {params.device} 2> {log}"
+
+
+rule evaluate_cell:
+    input:
+        lambda wildcards: shards_of(cell_of(wildcards)),
+        fp_shards,
+        "results/{suite}/extractor.safetensors",
+        "results/{suite}/{model}/reference.safetensors",
+    output:
+        "results/{suite}/{model}/{method}/{bits}/seed{seed}/{protocol}/features.safetensors",
+        "results/{suite}/{model}/{method}/{bits}/seed{seed}/{protocol}/metrics.json",
+    log:
+        "logs/{suite}/{model}/{method}/{bits}/seed{seed}/{protocol}/evaluate.log",
+    benchmark:
+        "logs/{suite}/benchmark/{model}.{method}.{bits}.seed{seed}.{protocol}.evaluate.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        gpu=on_gpu,
+        mem_mb=memory(32000, 3000),
+        runtime=minutes(120, 10),
+    shell:
+        "hqdm-bench evaluate --suite {wildcards.suite} --model {wildcards.model} --method {wildcards.method}"
+        " --bits {wildcards.bits} --seed {wildcards.seed} 2> {log}"

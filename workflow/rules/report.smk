@@ -1,0 +1,55 @@
+# Tables and figures in the paper's shape.
+
+
+rule table:
+    input:
+        table_inputs,
+    output:
+        report(
+            "results/{suite}/tables/table{number}.md",
+            category="Tables",
+            labels={"suite": "{suite}", "table": "{number}"},
+        ),
+        "results/{suite}/tables/table{number}.csv",
+        "results/{suite}/tables/table{number}.tex",
+    log:
+        "logs/{suite}/table{number}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        methods=lambda wildcards: digest(
+            [
+                [str(cell), CATALOGUE.methods[cell.method].title]
+                for cell in table_cells(wildcards)
+            ]
+        ),
+    shell:
+        "hqdm-bench table --suite {wildcards.suite} --number {wildcards.number} 2> {log}"
+
+
+rule figure:
+    input:
+        drawn_from,
+    output:
+        "figures/{suite}/{figure}.pdf",
+        report(
+            "figures/{suite}/{figure}.png",
+            category="Figures",
+            labels={"suite": "{suite}", "figure": "{figure}"},
+        ),
+    log:
+        "logs/{suite}/{figure}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=5,
+    params:
+        entry=lambda wildcards: digest(
+            CATALOGUE.suite(wildcards.suite).figures[wildcards.figure]
+        ),
+    shell:
+        "hqdm-bench figure --suite {wildcards.suite} --name {wildcards.figure} 2> {log}"

@@ -1,0 +1,34 @@
+# One student per cell of the grid: calibrated and distilled on the teacher's trajectories.
+
+
+rule train_student:
+    input:
+        "results/{suite}/{model}/teacher.safetensors",
+        "results/{suite}/{model}/trajectories.safetensors",
+    output:
+        "results/{suite}/{model}/{method}/{bits}/seed{seed}/student.safetensors",
+        "results/{suite}/{model}/{method}/{bits}/seed{seed}/history.csv",
+        "results/{suite}/{model}/{method}/{bits}/seed{seed}/training.json",
+    log:
+        "logs/{suite}/{model}/{method}/{bits}/seed{seed}/train.log",
+    benchmark:
+        "logs/{suite}/benchmark/{model}.{method}.{bits}.seed{seed}.train.tsv"
+    wildcard_constraints:
+        method="|".join(TRAINED),
+    conda:
+        "../../environment.yml"
+    resources:
+        gpu=on_gpu,
+        mem_mb=memory(32000, 3000),
+        runtime=minutes(720, 30),
+    params:
+        device=config["device"],
+        method=lambda wildcards: digest(
+            [
+                CATALOGUE.methods[wildcards.method].asdict(),
+                recipe_of(wildcards).asdict(),
+            ]
+        ),
+    shell:
+        "hqdm-bench train --suite {wildcards.suite} --model {wildcards.model} --method {wildcards.method}"
+        " --bits {wildcards.bits} --seed {wildcards.seed} --device {params.device} 2> {log}"
