@@ -127,7 +127,7 @@ def _suite_model(
                 )
     _refuse_repeats(cells, path)
     return SuiteModel(
-        entry["model"], entry["protocol"], entry["recipe"], tuple(cells), entry["outliers"]
+        entry["model"], entry["protocol"], entry["recipe"], tuple(cells), entry.get("outliers", {})
     )
 
 

@@ -50,7 +50,8 @@ class SuiteModel:
     """A suite's selection for one model.
 
     Attributes:
-        outliers: ``layers`` and step-table indices ``steps`` of the channel-maxima figures.
+        outliers: ``layers`` and step-table indices ``steps`` of the channel-maxima figures; empty
+            for a model without such figures.
     """
 
     model: str

@@ -144,6 +144,11 @@ def _outliers(arguments: argparse.Namespace) -> None:
     context = Context.of(arguments)
     spec = context.model(arguments)
     shown = context.suite.model(spec.name).outliers
+    if not shown:
+        raise BenchError(
+            f"suite '{context.suite.name}' names no layers of '{spec.name}'; list them under "
+            f"'outliers' in config/suites/{context.suite.name}.yaml"
+        )
 
     from hqdm_bench.distill import load_trajectories
     from hqdm_bench.evaluate.outliers import record_outliers, write_outliers

@@ -29,8 +29,6 @@ __all__ = [
     "training_sequence",
 ]
 
-DEFINING = ("steps", "pool", "validation_trajectories", "batch", "eta", "guidance", "seed")
-
 
 @dataclass(frozen=True)
 class Trajectories:
@@ -78,17 +76,12 @@ class Trajectories:
         Raises:
             BenchError: a field that defines the set differs.
         """
-        wanted = _defining(recipe)
-        for key in DEFINING:
-            if self.recipe[key] != wanted[key]:
+        for key, wanted in recipe.trajectory_fields().items():
+            if self.recipe[key] != wanted:
                 raise BenchError(
                     f"the trajectories were drawn with {key} {self.recipe[key]}, recipe "
-                    f"'{recipe.name}' says {wanted[key]}; draw them again"
+                    f"'{recipe.name}' says {wanted}; draw them again"
                 )
-
-
-def _defining(recipe: Recipe) -> dict[str, Any]:
-    return {key: getattr(recipe, key) for key in DEFINING}
 
 
 @torch.no_grad()
@@ -120,7 +113,9 @@ def generate(
         if progress:
             progress.update(n + 1)
     times = tuple(int(t) for t in ddim.timesteps)
-    return Trajectories(x_t, eps, labels, times, recipe.guidance, recipe.pool, _defining(recipe))
+    return Trajectories(
+        x_t, eps, labels, times, recipe.guidance, recipe.pool, recipe.trajectory_fields()
+    )
 
 
 def _labels(classes: int, recipe: Recipe, n: int) -> Tensor:

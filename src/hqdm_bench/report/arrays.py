@@ -11,6 +11,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.common.files import require_file
 
 __all__ = ["first_images", "read_arrays"]
 
@@ -23,8 +24,7 @@ def read_arrays(path: Path, keys: Sequence[str]) -> tuple[dict[str, Array], dict
     Raises:
         BenchError: the file is missing or damaged, or lacks a key.
     """
-    if not path.is_file():
-        raise BenchError(f"{path} does not exist; `snakemake {path}` makes it")
+    require_file(path)
     try:
         with safe_open(path, framework="numpy") as handle:
             held = set(handle.keys())
@@ -70,8 +70,7 @@ def first_images(paths: Sequence[Path], count: int) -> tuple[Array, Array]:
 
 
 def _read_shard(path: Path) -> Mapping[str, Array]:
-    if not path.is_file():
-        raise BenchError(f"{path} does not exist; `snakemake {path}` makes it")
+    require_file(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in ("arr_0", "labels", "index")}

@@ -113,9 +113,10 @@ def _draw_panel(axes: Axes, panel: LossPanel, colours: Mapping[str, str]) -> Non
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * values.max())
     axes.set_title(panel.bits.label)
     axes.set_xlabel("epoch (teacher trajectory)")
+    axes.set_xlim(0.5, max(curves.shape[1] for curves in panel.curves.values()) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", linewidth=0.4, color="#dddddd")
     axes.set_axisbelow(True)

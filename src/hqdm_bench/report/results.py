@@ -12,7 +12,7 @@ import numpy.typing as npt
 from hqdm_bench.catalogue import Bits, Cell, Suite
 from hqdm_bench.catalogue.layout import Layout
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.common.files import read_json
+from hqdm_bench.common.files import read_json, require_file
 from hqdm_bench.report.quantities import METRICS, quantity
 
 __all__ = ["CellResult", "LossHistory", "ResultSet", "need", "read_history"]
@@ -142,9 +142,7 @@ def read_history(path: Path) -> LossHistory:
     Raises:
         BenchError: the file is missing, has other columns, or holds a loss that is not finite.
     """
-    if not path.is_file():
-        raise BenchError(f"{path} does not exist; `snakemake {path}` makes it")
-    with path.open(newline="", encoding="utf-8") as handle:
+    with require_file(path).open(newline="", encoding="utf-8") as handle:
         rows = list(csv.reader(handle))
     if not rows or tuple(rows[0]) != HISTORY_COLUMNS:
         raise BenchError(

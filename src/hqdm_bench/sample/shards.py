@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hqdm_bench.catalogue import Protocol
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.common.files import atomic_path
+from hqdm_bench.common.files import atomic_path, require_file
 from hqdm_bench.common.progress import Progress
 from hqdm_bench.models import LatentDiffusion
 from hqdm_bench.sample.ddim import ddim_sample
@@ -139,8 +139,7 @@ def read_shard(path: Path) -> Samples:
         BenchError: the file is missing, damaged, of another layout, or its images are not
             consecutive.
     """
-    if not path.is_file():
-        raise BenchError(f"{path} does not exist; `snakemake {path}` draws it")
+    require_file(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             samples = Samples(file["arr_0"], file["labels"], file["index"], file["latents"])
