@@ -1,4 +1,4 @@
-"""The shipped weights: made by the current recipes, small enough, and good enough to be teachers."""
+"""The shipped weights: made by the current recipes, small enough, good enough to teach."""
 
 from pathlib import Path
 
