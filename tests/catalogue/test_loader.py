@@ -90,7 +90,7 @@ def test_paths_follow_the_documented_layout():
         (
             "protocols.yaml",
             lambda c: c["mini-imagenet"].update(shards=9),
-            r"9 shards for 8 batches of 64",
+            r"9 shards for 6 batches of 64",
         ),
         (
             "protocols.yaml",

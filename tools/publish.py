@@ -1,0 +1,103 @@
+"""Copy the small files of a finished run to results/published and figures/published.
+
+    python tools/publish.py mini
+
+Tables, figures as PNG, and every cell's metrics, training record and loss history are copied;
+students, images and features are not. `run.json` says what made them, `cost.csv` what each kind of
+job took.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
+
+KEPT = ("metrics.json", "training.json", "history.csv", "teacher.json", "extractor.json")
+PACKAGES = ("hqdm-bench", "numpy", "scipy", "snakemake", "torch")
+KINDS = ("train", "sample", "evaluate", "teacher", "trajectories", "reference", "outliers")
+
+
+def main() -> int:
+    """Publish one suite; 2 if it has not been run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("suite")
+    suite = parser.parse_args().suite
+    results, figures = Path("results") / suite, Path("figures") / suite
+    tables = sorted((results / "tables").glob("table*.*"))
+    if not tables:
+        print(f"no tables under {results}; run `make {suite}` first", file=sys.stderr)
+        return 2
+    target = Path("results/published") / suite
+    shutil.rmtree(target, ignore_errors=True)
+    for path in [*tables, *(path for name in KEPT for path in results.rglob(name))]:
+        copy(path, target / path.relative_to(results))
+    shutil.rmtree(Path("figures/published") / suite, ignore_errors=True)
+    for path in figures.glob("*.png"):
+        copy(path, Path("figures/published") / suite / path.name)
+    (target / "run.json").write_text(json.dumps(provenance(suite), indent=2) + "\n")
+    write_cost(suite, target / "cost.csv")
+    return 0
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file into a folder that may not exist yet."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def provenance(suite: str) -> dict[str, object]:
+    """Machine and versions, without anything that names the host."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return {
+        "suite": suite,
+        "commit": commit,
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def write_cost(suite: str, path: Path) -> None:
+    """Jobs, seconds and memory by kind of job, from Snakemake's benchmark files."""
+    rows = defaultdict(list)
+    for file in sorted(Path("logs", suite, "benchmark").glob("*.tsv")):
+        last = file.stem.rpartition(".")[2].rstrip("0123456789")
+        kind = last if last in KINDS else "extractor"
+        with file.open(newline="") as handle:
+            rows[kind] += list(csv.DictReader(handle, delimiter="\t"))
+    with path.open("w", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(["job", "count", "seconds", "cpu_seconds", "peak_memory_mb"])
+        for kind, jobs in sorted(rows.items()):
+            writer.writerow(
+                [
+                    kind,
+                    len(jobs),
+                    round(sum(float(job["s"]) for job in jobs), 1),
+                    round(sum(float(job["cpu_time"]) for job in jobs), 1),
+                    round(max(float(job["max_rss"]) for job in jobs), 1),
+                ]
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
