@@ -58,8 +58,8 @@ lock: $(STAMP)  ## refresh requirements.lock and environment.yml (newest version
 
 # results/paper (GPU-days), results/published and figures/published are never removed here, nor is
 # .snakemake, which remembers what made them.
-clean:  ## remove the outputs of mini and smoke, and caches
-	rm -rf results/mini results/smoke figures/mini figures/smoke
+clean:  ## remove the outputs of every suite but paper, and caches
+	-find results figures -mindepth 1 -maxdepth 1 ! -name published ! -name paper -exec rm -rf {} +
 	rm -rf .pytest_cache .mypy_cache .ruff_cache
 	find src tests tools workflow -type d -name __pycache__ -prune -exec rm -rf {} +
 

@@ -81,7 +81,7 @@ def test_numbers_by_hand(project: Project) -> None:
     assert found["FID-like ↓ ours"] == f"2.000 ± {EFFICIENTDM_WIDTH:.3f}"
     assert found["sFID-like ↓ ours"] == f"4.000 ± {2 * EFFICIENTDM_WIDTH:.3f}"
     assert found["Precision ↑ (%, mini features) ours"] == "75.0 ± 0.0"
-    assert found["Noise error ↓"] == f"0.0200 ± {0.01 * EFFICIENTDM_WIDTH:.4f}"
+    assert found["Noise error ↓"] == f"0.02000 ± {0.01 * EFFICIENTDM_WIDTH:.5f}"
     assert found["PSNR to FP ↑ (dB)"] == f"28.00 ± {EFFICIENTDM_WIDTH:.2f}"
     assert found["Latent MSE ↓"] == f"0.0400 ± {0.02 * EFFICIENTDM_WIDTH:.4f}"
 

@@ -80,7 +80,7 @@ DIAGNOSTICS = {
     entry.key: entry
     for entry in (
         Quantity(
-            "noise_error", "Noise error", higher_is_better=False, decimals=4, feature_based=False
+            "noise_error", "Noise error", higher_is_better=False, decimals=5, feature_based=False
         ),
         Quantity(
             "psnr_median", "PSNR to FP", higher_is_better=True, unit="dB", feature_based=False

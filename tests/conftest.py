@@ -1,3 +1,5 @@
+"""Fixtures of several packages: a toy teacher that reacts to everything, and a recipe for it."""
+
 import copy
 
 import pytest
