@@ -28,8 +28,9 @@ from hqdm_bench.report.weight_rotation import read_weights, weight_statistics
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Project
     from matplotlib.figure import Figure
+
+    from conftest import Project
 
 LAYER = "input_blocks.3.1.transformer_blocks.0.ff.net.2"
 OTHER = "middle_block.0.in_layers.2"

@@ -58,7 +58,7 @@ def test_histories_have_one_row_per_update(smoke):
         with layout.history(cell).open() as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == catalogue.recipe(suite.model(cell.model).recipe).updates
-        assert rows[0]["timestep"] == "951"
+        assert rows[0]["timestep"] == "901"
         assert rows[-1]["timestep"] == "1"
 
 
