@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hqdm_bench.catalogue import load_catalogue
+from hqdm_bench.common.files import read_json
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PUBLISHED = ("mini", "start")
@@ -38,3 +41,19 @@ def test_make_targets_exist():
 def test_named_configuration_exists():
     for path in re.findall(r"`((?:config|paper|profiles|src|tools)/[\w./-]+)`", README):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("suite", [*PUBLISHED, "eight"])
+def test_published_runs_are_of_the_current_catalogue(suite):
+    catalogue = load_catalogue(ROOT)
+    folder = ROOT / "results" / "published" / suite
+    for cell in catalogue.suite(suite).cells:
+        own = folder / cell.folder(ROOT).relative_to(ROOT / "results" / suite)
+        metrics = read_json(own / cell.protocol / "metrics.json")
+        assert metrics["cell"] == cell.asdict()
+        assert metrics["protocol"] == catalogue.protocol(cell.protocol).asdict()
+        if cell.method != "fp":
+            training = read_json(own / "training.json")
+            recipe = catalogue.recipe(catalogue.suite(suite).model(cell.model).recipe)
+            assert training["recipe"] == recipe.asdict()
+            assert training["method"] == catalogue.method(cell.method).asdict()
