@@ -194,8 +194,6 @@ def test_nothing_touches_cuda_at_import() -> None:
 
 @pytest.mark.parametrize("package", LIGHT)
 def test_importing_a_light_package_leaves_torch_out(package: str) -> None:
-    if not (SOURCE / PACKAGE / package / "__init__.py").is_file():
-        pytest.skip(f"{package} does not exist yet")
     code = f"import sys, {PACKAGE}.{package}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=SOURCE).returncode == 0
 

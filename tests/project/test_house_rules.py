@@ -194,10 +194,10 @@ def test_a_long_module_and_a_bare_package_are_found(tmp_path: Path) -> None:
     ("text", "is_path"),
     [
         ("open('/home/someone/data.bin')", True),
-        ("see /work/shared/notes", True),
+        ("see /mnt/disk/notes", True),
         ("#!/usr/bin/env bash", False),
         ("https://example.org/home/page", False),
-        ("results/work/x, ./tmp/y, {root}/tmp/z, make PYTHON=/path/to/python3", False),
+        ("results/opt/x, ./tmp/y, {root}/tmp/z, make PYTHON=/path/to/python3", False),
     ],
 )
 def test_machine_paths_are_recognised(text: str, is_path: bool) -> None:
