@@ -97,11 +97,10 @@ class Student(nn.Module):
         """Groups for ``torch.optim.AdamW`` at the rates of the first update.
 
         A layer's low-rank factors get the mean of its weight scale over ``lora_lr_divisor``
-        (EfficientDM's scale-aware update, as coded). All other rates are shared by all layers, so
-        these parameters share a
-        group: per-parameter arithmetic does not see the grouping. The two weight scales of a layer
-            share a storage and must be updated one after the other, quantizer first, hence two
-            groups in this order.
+        (EfficientDM's scale-aware update, as coded). All other rates are shared by all layers, and
+        so are their groups: the arithmetic per parameter does not see the grouping. The two weight
+        scales of a layer share a storage and must be updated one after the other, quantizer first,
+        hence two groups in this order.
         """
         weights = [_lora(layer) for layer in self.low_bit_layers().values()]
         groups: list[dict[str, Any]] = [
