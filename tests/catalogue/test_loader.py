@@ -126,6 +126,11 @@ def test_paths_follow_the_documented_layout():
         ),
         (
             "suites/mini.yaml",
+            lambda c: c.update(extractor="inception"),
+            r"extractor is 'inception', protocol 'mini-imagenet' scores with 'mini-classifier'",
+        ),
+        (
+            "suites/mini.yaml",
             lambda c: c.update(name="maxi"),
             r"name is 'maxi'; it must be the file's 'mini'",
         ),

@@ -168,6 +168,18 @@ def test_the_checkpoint_of_another_run_is_refused(
         distill(student, teacher, trajectories, other, 0, path)
 
 
+def test_a_checkpoint_is_not_continued_under_another_teacher(
+    teacher: LatentDiffusion, recipe: Recipe, trajectories: Trajectories, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, trajectories=1)
+    path = tmp_path / "checkpoint.safetensors"
+    distill(trained_from(teacher, recipe, trajectories), teacher, trajectories, recipe, 0, path)
+    other = replace(trajectories, eps=1.001 * trajectories.eps)
+    student = trained_from(teacher, recipe, other)
+    with pytest.raises(BenchError, match="checkpoint of another run; delete it"):
+        distill(student, teacher, other, recipe, 0, path)
+
+
 def test_an_uncalibrated_student_is_refused(
     teacher: LatentDiffusion, recipe: Recipe, trajectories: Trajectories
 ) -> None:

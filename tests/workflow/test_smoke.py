@@ -77,9 +77,9 @@ def test_second_run_is_a_no_op(smoke):
     assert "Nothing to be done" in run.stdout + run.stderr
 
 
-def changed_rules(project, edit):
+def changed_rules(project, edit, file="methods.yaml"):
     """Jobs a dry run plans after `edit`, as (rule, wildcards); configuration is put back after."""
-    path = project.folder / "config" / "methods.yaml"
+    path = project.folder / "config" / file
     before = path.read_text()
     stamp = path.stat().st_mtime_ns
     try:
@@ -110,6 +110,15 @@ def test_changing_one_methods_option_reruns_only_its_cells(smoke):
     rules = {rule for rule, _ in jobs}
     assert rules == {"train_student", "sample_shard", "evaluate_cell", "table"}
     assert all("hqdm-k3" in wildcards for rule, wildcards in jobs if rule != "table")
+
+
+def test_changing_how_images_are_scored_does_not_draw_them_again(smoke):
+    def edit(value):
+        value["smoke-imagenet"]["pr_k"] = 2
+
+    rules = {rule for rule, _ in changed_rules(smoke, edit, "protocols.yaml")}
+    assert "evaluate_cell" in rules
+    assert not rules & {"sample_shard", "train_student", "figure"}
 
 
 def test_a_damaged_result_is_named_and_nothing_else_is_lost(smoke):

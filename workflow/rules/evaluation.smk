@@ -19,7 +19,7 @@ rule sample_shard:
         runtime=minutes(240, 30),
     params:
         device=config["device"],
-        protocol=lambda wildcards: digest(protocol_of(wildcards).asdict()),
+        drawn=lambda wildcards: digest(protocol_of(wildcards).sampling_fields()),
     shell:
         "hqdm-bench sample --suite {wildcards.suite} --model {wildcards.model} --method {wildcards.method}"
         " --bits {wildcards.bits} --seed {wildcards.seed} --shard {wildcards.shard}"
@@ -45,6 +45,8 @@ rule evaluate_cell:
         gpu=on_gpu,
         mem_mb=memory(32000, 3000),
         runtime=minutes(120, 10),
+    params:
+        protocol=lambda wildcards: digest(protocol_of(wildcards).asdict()),
     shell:
         "hqdm-bench evaluate --suite {wildcards.suite} --model {wildcards.model} --method {wildcards.method}"
         " --bits {wildcards.bits} --seed {wildcards.seed} 2> {log}"

@@ -101,6 +101,8 @@ def _suite(catalogue: Catalogue, path: Path) -> Suite:
     entry = read_yaml(path, "suite")
     if entry["name"] != path.stem:
         raise BenchError(f"{path}: name is '{entry['name']}'; it must be the file's '{path.stem}'")
+    for part in entry["models"]:
+        _require_extractor(catalogue.protocol(part["protocol"]), entry["extractor"], path)
     models = tuple(_suite_model(catalogue, entry["name"], part, path) for part in entry["models"])
     for name, figure in entry["figures"].items():
         if figure["model"] not in {part.model for part in models}:
@@ -129,6 +131,14 @@ def _suite_model(
     return SuiteModel(
         entry["model"], entry["protocol"], entry["recipe"], tuple(cells), entry.get("outliers", {})
     )
+
+
+def _require_extractor(protocol: Protocol, extractor: str, path: Path) -> None:
+    if protocol.extractor != extractor:
+        raise BenchError(
+            f"{path}: extractor is '{extractor}', protocol '{protocol.name}' scores with "
+            f"'{protocol.extractor}'; name one for both"
+        )
 
 
 def _refuse_repeats(cells: Iterable[Cell], path: Path) -> None:

@@ -68,6 +68,12 @@ class Protocol:
                 f"{self.batch}; a shard holds at least one batch"
             )
 
+    def sampling_fields(self) -> dict[str, Any]:
+        """The fields images depend on; the others only say how they are scored."""
+        scoring = {"name", "reference", "reference_images", "pr_reference_images"}
+        scoring |= {"extractor", "is_split", "pr_k"}
+        return {name: value for name, value in self.asdict().items() if name not in scoring}
+
     def asdict(self) -> dict[str, Any]:
         """Every field, for the header of a result."""
         return asdict(self)

@@ -113,6 +113,7 @@ def _identity(
             "seed": student.seed,
             "recipe": recipe.asdict(),
             "trajectories": trajectories.recipe,
+            "teacher": digest(trajectories.eps[sequence[0], 0].flatten().tolist()),
             "sequence": list(sequence),
         }
     )
