@@ -51,7 +51,7 @@ lint: $(STAMP)  ## ruff, mypy, snakefmt and Snakemake's own linter
 
 lock: $(STAMP)  ## refresh requirements.lock and environment.yml (newest versions: ARGS=--upgrade)
 	$(ENV) uv pip compile pyproject.toml tools/requirements-build.in \
-		--constraints tools/constraints.in --extra dev --universal --python-version 3.11 \
+		--constraints tools/constraints.in --extra dev --extra cluster --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		--quiet $(ARGS) -o requirements.lock
 	$(ENV) python tools/environment_from_lock.py
