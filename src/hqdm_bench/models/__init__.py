@@ -11,6 +11,7 @@ from hqdm_bench.models.first_stage import (
     build_first_stage,
 )
 from hqdm_bench.models.latent_diffusion import LatentDiffusion, build_latent_diffusion
+from hqdm_bench.models.precision import at_precision
 from hqdm_bench.models.resblock import Downsample, ResBlock, Upsample
 from hqdm_bench.models.schedule import DDIM, TRAINING_STEPS, NoiseSchedule
 from hqdm_bench.models.unet import UNet
@@ -33,6 +34,7 @@ __all__ = [
     "UNetConfig",
     "Upsample",
     "VQFirstStage",
+    "at_precision",
     "build_first_stage",
     "build_latent_diffusion",
     "load_latent_diffusion",
