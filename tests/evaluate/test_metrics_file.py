@@ -21,7 +21,7 @@ from hqdm_bench.evaluate.metrics import distribution_metrics, measure, write_met
 from hqdm_bench.evaluate.moments import Moments
 from hqdm_bench.evaluate.paired import PairedErrors
 from hqdm_bench.evaluate.precision_recall import precision_recall
-from hqdm_bench.evaluate.reference import reference_features
+from hqdm_bench.evaluate.reference import reference_from_images
 from hqdm_bench.models.mini.classifier import ClassifierRecipe, initialised, save_classifier
 from hqdm_bench.sample import Samples, write_shard
 
@@ -71,7 +71,13 @@ def samples(extractor, protocol):
 
 @pytest.fixture(scope="module")
 def reference(extractor, protocol):
-    return reference_features(pixels(REFERENCES, 1).split(16), protocol, extractor)
+    return reference_from_images(pixels(REFERENCES, 1).split(16), protocol, extractor)
+
+
+@pytest.fixture(scope="module")
+def real(extractor):
+    """Features of the same reference images, all of them kept."""
+    return extract(pixels(REFERENCES, 1).split(16), extractor, "scenes", REFERENCES)
 
 
 def cell(method="hqdm", bits="w4a4"):
@@ -96,8 +102,8 @@ def test_the_extractor_gives_what_the_classifier_gives(tmp_path):
 
 
 def test_an_unknown_extractor_names_the_known(tmp_path):
-    with pytest.raises(BenchError, match=r"no feature extractor 'inception'.*mini-classifier"):
-        load_extractor("inception", tmp_path / "x")
+    with pytest.raises(BenchError, match=r"no feature extractor 'vgg'.*inception, mini-classifier"):
+        load_extractor("vgg", tmp_path / "x")
 
 
 def write_shards(folder, images, cuts):
@@ -131,9 +137,11 @@ def test_an_incomplete_set_is_refused(extractor, protocol, tmp_path):
     with pytest.raises(BenchError, match="holds 12 images, expected 24"):
         sample_features(paths, protocol, extractor, "cell")
     with pytest.raises(BenchError, match="expected 40"):
-        reference_features([], protocol, extractor)
+        reference_from_images([], protocol, extractor)
     with pytest.raises(BenchError, match="uint8"):
-        reference_features([torch.zeros(2, 3, 32, 32)], protocol, extractor)
+        reference_from_images([torch.zeros(2, 3, 32, 32)], protocol, extractor)
+    with pytest.raises(BenchError, match="more than 24 images"):
+        extract(pixels(25, 0).split(5), extractor, "cell", IMAGES)
 
 
 def test_features_round_trip(samples, tmp_path):
@@ -155,16 +163,12 @@ def test_files_that_are_no_features_are_refused(samples, tmp_path):
         read_features(path)
 
 
-def test_values_are_those_of_the_metric_functions(protocol, samples, reference):
+def test_values_are_those_of_the_metric_functions(protocol, samples, reference, real):
     values = distribution_metrics(protocol, samples, reference)
-    assert values.fid == frechet_distance(Moments.of(samples.pool), Moments.of(reference.pool))
-    assert values.sfid == frechet_distance(
-        Moments.of(samples.spatial), Moments.of(reference.spatial)
-    )
+    assert values.fid == frechet_distance(Moments.of(samples.pool), Moments.of(real.pool))
+    assert values.sfid == frechet_distance(Moments.of(samples.spatial), Moments.of(real.spatial))
     assert values.inception_score == inception_score(samples.logits, 12)
-    assert (values.precision, values.recall) == precision_recall(
-        samples.pool, reference.pool[:20], 3
-    )
+    assert (values.precision, values.recall) == precision_recall(samples.pool, real.pool[:20], 3)
 
 
 def test_the_file_holds_every_number_and_the_whole_protocol(
@@ -218,10 +222,9 @@ def test_full_precision_is_not_paired_with_itself(protocol, samples, reference):
         ({"reference": "others"}, "asks for reference 'others'"),
         ({"images": 25}, "25 sample images, got 24"),
         ({"reference_images": 41}, "41 reference images, got 40"),
-        ({"pr_reference_images": 41}, "choose 1 to 40"),
-        ({"pr_reference_images": 0}, "choose 1 to 40"),
-        ({"pr_reference_images": 3}, "at least 4 real images"),
-        ({"pr_k": 24, "pr_reference_images": 40}, "at least 25 generated images"),
+        ({"reference_images": None}, "the publisher's number of reference images, got 40"),
+        ({"pr_reference_images": 19}, "19 reference images for precision and recall, got 20"),
+        ({"pr_k": 20}, "at least 21 real images"),
         ({"extractor": "inception"}, "asks for extractor 'inception'"),
         ({"name": "other"}, "scored under 'mini20'"),
     ],
@@ -229,6 +232,15 @@ def test_full_precision_is_not_paired_with_itself(protocol, samples, reference):
 def test_contradictions_are_refused(protocol, samples, reference, change, message):
     with pytest.raises(BenchError, match=message):
         measure(cell(), dataclasses.replace(protocol, **change), samples, reference, PAIRED)
+
+
+def test_a_published_batch_does_not_say_its_number_of_images(protocol, samples, reference):
+    published = dataclasses.replace(reference, images=None)
+    by_moments = dataclasses.replace(protocol, reference_images=None)
+    values = distribution_metrics(by_moments, samples, published)
+    assert values == distribution_metrics(protocol, samples, reference)
+    with pytest.raises(BenchError, match="40 reference images, got the publisher's number"):
+        distribution_metrics(protocol, samples, published)
 
 
 def test_features_of_different_weights_are_refused(protocol, samples, reference):

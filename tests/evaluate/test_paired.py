@@ -91,3 +91,5 @@ def test_other_shards_are_refused(tmp_path):
     longer = write(tmp_path / "b", [shard(0, 3)])
     with pytest.raises(BenchError, match="differ in index"):
         paired_errors(two[:1], longer)
+    with pytest.raises(BenchError, match="starts with image 2, expected 0"):
+        paired_errors(two[::-1], two[::-1])

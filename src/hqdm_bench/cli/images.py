@@ -1,21 +1,29 @@
 """Verbs for a cell's images: draw a shard, score the set."""
 
+from __future__ import annotations
+
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hqdm_bench.catalogue import Bits, Cell, Protocol
-from hqdm_bench.cli.options import Context, add_cell, add_device, device_of
+from hqdm_bench.cli.options import Context, add_cell, add_device, add_protocol, device_of
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import require_file
+
+if TYPE_CHECKING:
+    from hqdm_bench.evaluate.paired import PairedErrors
 
 __all__ = ["add_verbs"]
 
 
-def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verbs."""
     sample = verbs.add_parser("sample", help="draw one shard of a cell's images")
     add_cell(sample)
+    add_protocol(sample)
     add_device(sample)
     sample.add_argument("--shard", type=int, default=0, help="shard to draw (default: 0)")
     sample.add_argument(
@@ -28,21 +36,25 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
     evaluate = verbs.add_parser("evaluate", help="features and metrics of a cell's images")
     add_cell(evaluate)
+    add_protocol(evaluate)
+    add_device(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
 
 def _sample(arguments: argparse.Namespace) -> None:
     context = Context.of(arguments)
-    cell = context.cell(arguments)
+    cell = context.cell(arguments, arguments.protocol)
     protocol = _sampling_protocol(context, cell, arguments)
 
     from hqdm_bench.methods import load_student
-    from hqdm_bench.models import load_latent_diffusion
+    from hqdm_bench.models import at_precision, load_latent_diffusion
     from hqdm_bench.sample import sample_shard
 
     layout, device = context.layout, device_of(arguments)
     model = load_latent_diffusion(context.model(arguments), layout.teacher(cell.suite, cell.model))
-    if cell.method != "fp":
+    if cell.method == "fp":
+        model = at_precision(model, protocol.teacher_precision)
+    else:
         method = context.catalogue.method(cell.method)
         student = load_student(layout.student(cell), method, model)
         student.freeze()
@@ -67,26 +79,35 @@ def _sampling_protocol(context: Context, cell: Cell, arguments: argparse.Namespa
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     context = Context.of(arguments)
-    cell = context.cell(arguments)
+    cell = context.cell(arguments, arguments.protocol)
     protocol = context.catalogue.protocol(cell.protocol)
-    baseline = context.suite.cell(cell.model, "fp", Bits(32, 32), 0)
 
     from hqdm_bench.evaluate.extractors import load_extractor
-    from hqdm_bench.evaluate.features import read_features, sample_features, write_features
-    from hqdm_bench.evaluate.metrics import measure, write_metrics
-    from hqdm_bench.evaluate.paired import paired_errors
+    from hqdm_bench.evaluate.features import sample_features, write_features
+    from hqdm_bench.evaluate.metrics import measure, require_reference, write_metrics
+    from hqdm_bench.evaluate.reference import read_reference
 
     layout = context.layout
     shards = [layout.shard(cell, shard) for shard in range(protocol.shards)]
-    for path in shards:  # before anything heavy is loaded
+    for path in shards:  # all checks that take no time come first
         require_file(path)
-    extractor = load_extractor(protocol.extractor, layout.extractor(cell.suite))
+    reference = read_reference(layout.reference(cell.suite, cell.model))
+    require_reference(protocol, reference)
+    weights = layout.extractor(cell.suite)
+    device = device_of(arguments)
+    extractor = load_extractor(protocol.extractor, weights, device)
     features = sample_features(shards, protocol, extractor, str(cell))
-    paired = None
-    if cell != baseline:
-        others = [layout.shard(baseline, shard) for shard in range(protocol.shards)]
-        paired = paired_errors(shards, others)
-    reference = read_features(layout.reference(cell.suite, cell.model))
-    report = measure(cell, protocol, features, reference, paired)
+    paired = _paired(context, cell, shards)
+    report = measure(cell, protocol, features, reference, paired, device)
     write_features(layout.features(cell), features)
     write_metrics(layout.metrics(cell), report)
+
+
+def _paired(context: Context, cell: Cell, shards: Sequence[Path]) -> PairedErrors | None:
+    """Errors against the full-precision model's images under the same protocol."""
+    if cell.bits.full_precision:
+        return None
+    from hqdm_bench.evaluate.paired import paired_errors
+
+    other = context.suite.cell(cell.model, "fp", Bits(32, 32), 0, cell.protocol)
+    return paired_errors(shards, [context.layout.shard(other, k) for k in range(len(shards))])

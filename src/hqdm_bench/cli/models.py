@@ -1,31 +1,20 @@
-"""Verbs for what is made once per model: extractor, teacher, reference, trajectories, outliers."""
+"""Verbs for what is made once per model: teacher, trajectories, outliers."""
 
 import argparse
 import shutil
 
-from hqdm_bench.cli.options import Context, add_device, add_model, add_suite, device_of
+from hqdm_bench.cli.options import Context, add_device, add_model, add_teachers, device_of
 from hqdm_bench.common.errors import BenchError
 
 __all__ = ["add_verbs"]
 
-EMBEDDED_EXTRACTOR = "mini-classifier"
-
 
 def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the verbs."""
-    extractor = verbs.add_parser("extractor", help="feature extractor of a suite")
-    add_suite(extractor)
-    _add_teachers(extractor)
-    extractor.set_defaults(run=_extractor)
-
     teacher = verbs.add_parser("teacher", help="full-precision embedded model")
     add_model(teacher)
-    _add_teachers(teacher)
+    add_teachers(teacher)
     teacher.set_defaults(run=_teacher)
-
-    reference = verbs.add_parser("reference", help="features of the reference images")
-    add_model(reference)
-    reference.set_defaults(run=_reference)
 
     trajectories = verbs.add_parser("trajectories", help="teacher trajectories of a model")
     add_model(trajectories)
@@ -36,38 +25,6 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     add_model(outliers)
     add_device(outliers)
     outliers.set_defaults(run=_outliers)
-
-
-def _add_teachers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--teachers",
-        choices=("shipped", "trained"),
-        default="shipped",
-        help="take the weights in the package (default) or train them from scratch",
-    )
-
-
-def _extractor(arguments: argparse.Namespace) -> None:
-    context = Context.of(arguments)
-    name = context.suite.extractor
-    if name != EMBEDDED_EXTRACTOR:
-        raise BenchError(
-            f"suite '{context.suite.name}' measures with '{name}'; this version makes "
-            f"'{EMBEDDED_EXTRACTOR}' only, the suites mini and smoke use it"
-        )
-    from hqdm_bench.artefacts import embedded_weights
-    from hqdm_bench.common.files import copy_file, write_json
-    from hqdm_bench.common.tensors import read_metadata
-    from hqdm_bench.models.mini import ClassifierRecipe, save_classifier, train_classifier
-
-    path = context.layout.extractor(context.suite.name)
-    recipe = ClassifierRecipe()
-    if arguments.teachers == "shipped":
-        copy_file(embedded_weights(name, recipe.digest), path)
-    else:
-        model, report = train_classifier(recipe)
-        save_classifier(model, path, report)
-    write_json(path.with_suffix(".json"), read_metadata(path) | {"origin": arguments.teachers})
 
 
 def _teacher(arguments: argparse.Namespace) -> None:
@@ -95,32 +52,6 @@ def _teacher(arguments: argparse.Namespace) -> None:
         save_latent_diffusion(model, path, report, dtype=torch.float16)
         shutil.rmtree(checkpoints, ignore_errors=True)
     write_json(path.with_suffix(".json"), read_metadata(path) | {"origin": arguments.teachers})
-
-
-def _reference(arguments: argparse.Namespace) -> None:
-    context = Context.of(arguments)
-    spec, protocol = context.model(arguments), context.protocol(arguments.model)
-    if spec.source != "embedded":
-        raise BenchError(
-            f"model '{spec.name}' is measured against '{protocol.reference}', which this version "
-            "cannot read; it makes the references of the embedded models"
-        )
-    import torch
-
-    from hqdm_bench.evaluate.extractors import load_extractor
-    from hqdm_bench.evaluate.features import write_features
-    from hqdm_bench.evaluate.reference import reference_features
-    from hqdm_bench.models.mini import TeacherRecipe
-
-    extractor = load_extractor(protocol.extractor, context.layout.extractor(context.suite.name))
-    scenes = TeacherRecipe.from_spec(spec).data.scenes("reference")
-    count, size = protocol.reference_images, protocol.batch
-    batches = (
-        torch.from_numpy(scenes.images(range(start, min(start + size, count))))
-        for start in range(0, count, size)
-    )
-    features = reference_features(batches, protocol, extractor)
-    write_features(context.layout.reference(context.suite.name, spec.name), features)
 
 
 def _trajectories(arguments: argparse.Namespace) -> None:

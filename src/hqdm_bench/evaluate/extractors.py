@@ -2,46 +2,24 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import sha256_of
+from hqdm_bench.evaluate.feature_types import Extractor, Features
+from hqdm_bench.evaluate.inception import InceptionExtractor, exact_float32
 from hqdm_bench.models.mini.classifier import load_classifier
 
-__all__ = ["EXTRACTORS", "Extractor", "Features", "MiniExtractor", "load_extractor"]
-
-
-class Features(NamedTuple):
-    """Features of n images, float32 on the CPU.
-
-    Attributes:
-        pool: (n, d) globally averaged features: Frechet distance, precision, recall.
-        spatial: (n, s) part of an inner map, flattened in the order H, W, C: spatial Frechet
-            distance.
-        logits: (n, c) class scores, without the head's bias where the metric's definition has none.
-    """
-
-    pool: Tensor
-    spatial: Tensor
-    logits: Tensor
-
-
-class Extractor(Protocol):
-    """A frozen network; name and weights digest are recorded with every number it leads to."""
-
-    @property
-    def name(self) -> str:
-        """Name under which the catalogue knows it."""
-
-    @property
-    def sha256(self) -> str:
-        """Digest of its weights file."""
-
-    def __call__(self, images: Tensor) -> Features:
-        """Features of (n, H, W, 3) uint8 images."""
+__all__ = [
+    "EXTRACTORS",
+    "Extractor",
+    "Features",
+    "InceptionExtractor",
+    "MiniExtractor",
+    "load_extractor",
+]
 
 
 class MiniExtractor:
@@ -49,6 +27,10 @@ class MiniExtractor:
 
     Args:
         path: its weights.
+        device: where it runs.
+
+    Attributes:
+        sha256: digest of the weights file.
 
     Raises:
         BenchError: the file is missing or holds something else.
@@ -56,24 +38,34 @@ class MiniExtractor:
 
     name = "mini-classifier"
 
-    def __init__(self, path: Path) -> None:
-        self._classifier = load_classifier(path)[0].eval().requires_grad_(False)
+    def __init__(self, path: Path, device: torch.device | None = None) -> None:
+        self._device = device or torch.device("cpu")
+        classifier = load_classifier(path)[0].eval().requires_grad_(False)
+        self._classifier = classifier.to(self._device)
         self.sha256 = sha256_of(path)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
         """Features of (n, H, W, 3) uint8 images: pool (n, 64), spatial (n, 448), logits (n, c)."""
-        device = next(self._classifier.parameters()).device
-        output = self._classifier(images.to(device))
+        with exact_float32():
+            output = self._classifier(images.to(self._device))
         parts = (output.features, output.spatial, output.logits)
         return Features(*(part.float().cpu() for part in parts))
 
 
-EXTRACTORS: Mapping[str, Callable[[Path], Extractor]] = {MiniExtractor.name: MiniExtractor}
+EXTRACTORS: Mapping[str, Callable[[Path, torch.device | None], Extractor]] = {
+    MiniExtractor.name: MiniExtractor,
+    InceptionExtractor.name: InceptionExtractor,
+}
 
 
-def load_extractor(name: str, path: Path) -> Extractor:
+def load_extractor(name: str, path: Path, device: torch.device | None = None) -> Extractor:
     """Build an extractor from its weights.
+
+    Args:
+        name: catalogue name.
+        path: weights that verb ``extractor`` made.
+        device: where it runs, the CPU if None; features come back to the CPU.
 
     Raises:
         BenchError: no such extractor, or unusable weights.
@@ -81,4 +73,4 @@ def load_extractor(name: str, path: Path) -> Extractor:
     if name not in EXTRACTORS:
         known = ", ".join(sorted(EXTRACTORS))
         raise BenchError(f"there is no feature extractor '{name}'; this version has: {known}")
-    return EXTRACTORS[name](path)
+    return EXTRACTORS[name](path, device)

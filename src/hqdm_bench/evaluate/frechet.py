@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.evaluate.moments import Moments
+from hqdm_bench.evaluate.moments import Gaussian, Moments
 
 __all__ = ["frechet_distance"]
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
+def frechet_distance(a: Gaussian | Moments, b: Gaussian | Moments) -> float:
     """Squared Frechet distance |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2).
 
     Heusel et al. 2017, Eq. 6 (FID); on spatial features Nash et al. 2021 (sFID). The trace of the

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.sample import Samples, iterate_shards
+from hqdm_bench.sample import Samples, read_shard
 
 __all__ = ["PairedErrors", "latent_errors", "paired_errors", "peak_signal_to_noise"]
 
@@ -51,15 +51,31 @@ def paired_errors(samples: Sequence[Path], baseline: Sequence[Path]) -> PairedEr
             f"{len(samples)} shards cannot be paired with {len(baseline)} shards of the baseline; "
             "draw both under one protocol"
         )
-    errors, ratios = [], []
-    pairs = zip(iterate_shards(samples), iterate_shards(baseline), samples, baseline, strict=True)
-    for own, other, path, other_path in pairs:
-        _require_same_images(own, other, path, other_path)
-        errors.append(latent_errors(own.latents, other.latents))
-        ratios.append(peak_signal_to_noise(own.images, other.images))
+    errors: list[NDArray[np.float64]] = []
+    ratios: list[NDArray[np.float64]] = []
+    for path, other_path in zip(samples, baseline, strict=True):
+        mse, psnr = _shard_errors(path, other_path, sum(map(len, errors)))
+        errors.append(mse)
+        ratios.append(psnr)
     mse, psnr = np.concatenate(errors), np.concatenate(ratios)
     return PairedErrors(
         float(mse.mean()), float(np.median(mse)), float(psnr.mean()), float(np.median(psnr))
+    )
+
+
+def _shard_errors(
+    path: Path, other_path: Path, first: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Latent errors and signal-to-noise ratios of one shard; both shards are freed on return."""
+    own, other = read_shard(path), read_shard(other_path)
+    if own.index[0] != first:
+        raise BenchError(
+            f"{path} starts with image {own.index[0]}, expected {first}; draw it again"
+        )
+    _require_same_images(own, other, path, other_path)
+    return (
+        latent_errors(own.latents, other.latents),
+        peak_signal_to_noise(own.images, other.images),
     )
 
 

@@ -127,10 +127,11 @@ def _direct(rows: Tensor, points: Tensor, row: Tensor, column: Tensor) -> Tensor
     """Squared distances of the given pairs as sums of squared differences, float64."""
     pairs = zip(row.split(PAIRS), column.split(PAIRS), strict=True)
     parts = [(rows[i].double() - points[j].double()).square().sum(1) for i, j in pairs]
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
+    return torch.cat(parts) if parts else rows.new_empty(0, dtype=torch.float64)
 
 
 def _rounding_bound(rows: Tensor, points: Tensor) -> float:
     """Bound on the float64 error of |u|^2 - 2uv + |v|^2, from the number and size of its terms."""
-    largest = max(float(part.square().sum(1).max()) for part in (rows, points))
-    return 8 * (rows.shape[1] + 4) * torch.finfo(torch.float64).eps * largest
+    # Norms need no copy of the points, which squares of all of them would be.
+    largest = max(float(torch.linalg.vector_norm(part, dim=1).max()) for part in (rows, points))
+    return 8 * (rows.shape[1] + 4) * torch.finfo(torch.float64).eps * largest**2

@@ -1,0 +1,37 @@
+"""What a feature extractor is, and what it gives."""
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+__all__ = ["Extractor", "Features"]
+
+
+class Features(NamedTuple):
+    """Features of n images, float32 on the CPU.
+
+    Attributes:
+        pool: (n, d) globally averaged features: Frechet distance, precision, recall.
+        spatial: (n, s) part of an inner map, flattened in the order H, W, C: spatial Frechet
+            distance.
+        logits: (n, c) class scores, without the head's bias where the metric's definition has none.
+    """
+
+    pool: Tensor
+    spatial: Tensor
+    logits: Tensor
+
+
+class Extractor(Protocol):
+    """A frozen network; name and weights digest are recorded with every number it leads to."""
+
+    @property
+    def name(self) -> str:
+        """Name under which the catalogue knows it."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the weights file it was published or shipped as."""
+
+    def __call__(self, images: Tensor) -> Features:
+        """Features of (n, H, W, 3) uint8 images."""
