@@ -4,10 +4,11 @@ from hqdm_bench.catalogue.bits import Bits
 from hqdm_bench.catalogue.layout import Layout
 from hqdm_bench.catalogue.loader import Catalogue, load_catalogue
 from hqdm_bench.catalogue.specs import ArtefactSpec, MethodSpec, ModelSpec, Protocol, Recipe
-from hqdm_bench.catalogue.suites import Cell, Suite, SuiteModel
+from hqdm_bench.catalogue.suites import Baseline, Cell, Suite, SuiteModel
 
 __all__ = [
     "ArtefactSpec",
+    "Baseline",
     "Bits",
     "Catalogue",
     "Cell",

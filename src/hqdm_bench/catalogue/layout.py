@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hqdm_bench.catalogue.specs import ArtefactSpec
 from hqdm_bench.catalogue.suites import Cell
 
 __all__ = ["Layout"]
@@ -13,6 +14,23 @@ class Layout:
     """Paths below a project folder ``root``."""
 
     root: Path
+
+    def artefact(self, artefact: ArtefactSpec) -> Path:
+        """A downloaded file."""
+        return self.root / "artefacts" / artefact.file
+
+    @property
+    def artefact_lock(self) -> Path:
+        """Digests recorded at first use."""
+        return self.root / "config" / "artefacts.lock.json"
+
+    def acceptance(self, suite: str, model: str) -> Path:
+        """Whether a full-precision model scores as others report."""
+        return self.root / "results" / suite / model / "acceptance.json"
+
+    def baselines(self, suite: str, suffix: str) -> Path:
+        """Every full-precision image set of a suite; suffix csv or md."""
+        return self.root / "results" / suite / f"baselines.{suffix}"
 
     def extractor(self, suite: str) -> Path:
         """Weights of the feature extractor."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from hqdm_bench.catalogue.bits import Bits
 from hqdm_bench.catalogue.schema import read_yaml
 from hqdm_bench.catalogue.specs import ArtefactSpec, MethodSpec, ModelSpec, Protocol, Recipe
-from hqdm_bench.catalogue.suites import Cell, Suite, SuiteModel
+from hqdm_bench.catalogue.suites import Baseline, Cell, Suite, SuiteModel
 from hqdm_bench.common.errors import BenchError
 
 __all__ = ["Catalogue", "load_catalogue"]
@@ -42,6 +42,10 @@ class Catalogue:
     def recipe(self, name: str) -> Recipe:
         """A recipe by name; an unknown one is a BenchError with the known ones."""
         return pick(self.recipes, name, "recipe", "config/recipes.yaml")
+
+    def artefact(self, name: str) -> ArtefactSpec:
+        """An artefact by name; an unknown one is a BenchError with the known ones."""
+        return pick(self.artefacts, name, "artefact", "config/artefacts.yaml")
 
     def suite(self, name: str) -> Suite:
         """A suite by name; an unknown one is a BenchError with the known ones."""
@@ -102,7 +106,8 @@ def _suite(catalogue: Catalogue, path: Path) -> Suite:
     if entry["name"] != path.stem:
         raise BenchError(f"{path}: name is '{entry['name']}'; it must be the file's '{path.stem}'")
     for part in entry["models"]:
-        _require_extractor(catalogue.protocol(part["protocol"]), entry["extractor"], path)
+        for name in (part["protocol"], *(b["protocol"] for b in part.get("baselines", []))):
+            _require_extractor(catalogue.protocol(name), entry["extractor"], path)
     models = tuple(_suite_model(catalogue, entry["name"], part, path) for part in entry["models"])
     for name, figure in entry["figures"].items():
         if figure["model"] not in {part.model for part in models}:
@@ -129,8 +134,30 @@ def _suite_model(
                 )
     _refuse_repeats(cells, path)
     return SuiteModel(
-        entry["model"], entry["protocol"], entry["recipe"], tuple(cells), entry.get("outliers", {})
+        entry["model"],
+        entry["protocol"],
+        entry["recipe"],
+        tuple(cells),
+        entry.get("outliers", {}),
+        _baselines(suite, entry, path),
     )
+
+
+def _baselines(suite: str, entry: Mapping[str, Any], path: Path) -> tuple[Baseline, ...]:
+    found: list[Baseline] = []
+    for part in entry.get("baselines", []):
+        cell = Cell(suite, entry["model"], "fp", Bits(32, 32), 0, part["protocol"])
+        if cell in [baseline.cell for baseline in found]:
+            raise BenchError(f"{path}: baseline {part['protocol']} of {cell.model} is listed twice")
+        expect = {metric: (low, high) for metric, (low, high) in part.get("expect", {}).items()}
+        for metric, (low, high) in expect.items():
+            if low > high:
+                raise BenchError(
+                    f"{path}: baseline {part['protocol']} of {cell.model} expects {metric} from "
+                    f"{low} to {high}; write the lower value first"
+                )
+        found.append(Baseline(cell, expect))
+    return tuple(found)
 
 
 def _require_extractor(protocol: Protocol, extractor: str, path: Path) -> None:

@@ -24,11 +24,14 @@ class Protocol:
         shards: files the images are spread over.
         seed: of noise and labels, shared by every cell, so methods see the same ones.
         reference: name of the reference set.
-        reference_images: reference images behind the moments (FID, sFID).
+        reference_images: reference images behind the moments (FID, sFID); None takes the moments
+            stored in a published reference batch, which does not say how many images they are of.
         pr_reference_images: reference images behind precision and recall.
         extractor: feature extractor.
         is_split: images per split of the Inception score.
         pr_k: neighbour whose distance is the radius of precision and recall.
+        teacher_precision: of the network when the full-precision model draws; students always run
+            in float32.
     """
 
     name: str
@@ -43,11 +46,12 @@ class Protocol:
     shards: int
     seed: int
     reference: str
-    reference_images: int
+    reference_images: int | None
     pr_reference_images: int
     extractor: str
     is_split: int
     pr_k: int = 3
+    teacher_precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         for key in ("steps", "images", "batch", "shards", "is_split", "pr_k"):
@@ -100,6 +104,8 @@ class Recipe:
             searches a scale for every step.
         calibration_images: rows the initial scales are searched on.
         validation_trajectories: held-out trajectories for the noise-prediction error.
+        teacher_precision: of the teacher's network along the trajectories; bfloat16 is faster on
+            GPUs and changes the targets.
     """
 
     name: str
@@ -118,6 +124,7 @@ class Recipe:
     calibration: Literal["single_batch", "per_step"]
     calibration_images: int
     validation_trajectories: int
+    teacher_precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         for key in (
@@ -142,7 +149,7 @@ class Recipe:
     def trajectory_fields(self) -> dict[str, Any]:
         """The fields that teacher trajectories depend on; others do not redraw them."""
         names = ("steps", "pool", "batch", "eta", "guidance", "seed", "validation_trajectories")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, "teacher_precision")}
 
     def asdict(self) -> dict[str, Any]:
         """Every field, for the header of a result."""
@@ -212,16 +219,22 @@ class ArtefactSpec:
     """One external file.
 
     Attributes:
+        kind: ``checkpoint`` (CompVis .ckpt, bare or zipped), ``reference`` (ADM batch, .npz),
+            ``weights`` (state dict, .pth), ``images`` (LSUN database, zipped).
+        file: its name under ``artefacts/``.
         urls: mirrors in order of preference.
         sha256: published digest, or None (recorded on first use).
         bytes: published size, or None.
+        about_bytes: size to plan with where none is published.
         licence: terms as published.
     """
 
     name: str
     title: str
+    kind: Literal["checkpoint", "reference", "weights", "images"]
     file: str
     urls: tuple[str, ...]
     sha256: str | None
     bytes: int | None
+    about_bytes: int
     licence: str

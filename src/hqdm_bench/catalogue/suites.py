@@ -7,7 +7,7 @@ from typing import Any
 from hqdm_bench.catalogue.bits import Bits
 from hqdm_bench.common.errors import BenchError
 
-__all__ = ["Cell", "Suite", "SuiteModel"]
+__all__ = ["Baseline", "Cell", "Suite", "SuiteModel"]
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,25 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """An image set of the full-precision model that says whether the set-up is right.
+
+    Attributes:
+        cell: the full-precision cell, under this baseline's protocol.
+        expect: metric name to the (lowest, highest) value that others report under this protocol;
+            shares in [0, 1]. Empty for a candidate of which nothing is known.
+    """
+
+    cell: Cell
+    expect: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
 class SuiteModel:
     """A suite's selection for one model.
 
     Attributes:
+        baselines: full-precision image sets to check, or to compare protocols by.
         outliers: ``layers`` and step-table indices ``steps`` of the channel-maxima figures; empty
             for a model without such figures.
     """
@@ -59,6 +74,7 @@ class SuiteModel:
     recipe: str
     cells: tuple[Cell, ...]
     outliers: dict[str, list[Any]] = field(default_factory=dict)
+    baselines: tuple[Baseline, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,15 +110,33 @@ class Suite:
         held = ", ".join(entry.model for entry in self.models)
         raise BenchError(f"suite '{self.name}' has no model '{name}'; it holds: {held}")
 
-    def cell(self, model: str, method: str, bits: Bits, seed: int) -> Cell:
+    def cell(
+        self, model: str, method: str, bits: Bits, seed: int, protocol: str | None = None
+    ) -> Cell:
         """One cell of the suite.
+
+        Args:
+            model: catalogue name.
+            method: catalogue name.
+            bits: of its low-bit layers.
+            seed: training seed.
+            protocol: the suite's for this model if None; another one names a baseline.
 
         Raises:
             BenchError: the suite does not hold it.
         """
-        for cell in self.model(model).cells:
-            if (cell.method, cell.bits, cell.seed) == (method, bits, seed):
+        entry = self.model(model)
+        baselines = tuple(baseline.cell for baseline in entry.baselines)
+        for cell in entry.cells + baselines:
+            wanted = (method, bits, seed, protocol or entry.protocol)
+            if (cell.method, cell.bits, cell.seed, cell.protocol) == wanted:
                 return cell
+        if protocol not in (None, entry.protocol):
+            known = ", ".join(dict.fromkeys(cell.protocol for cell in baselines)) or "none"
+            raise BenchError(
+                f"suite '{self.name}' has no cell {model}/{method}/{bits}/seed{seed} under "
+                f"protocol '{protocol}'; baselines of {model}: {known}"
+            )
         held = sorted(
             {f"{cell.method}/{cell.bits}/seed{cell.seed}" for cell in self.model(model).cells}
         )

@@ -15,7 +15,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import read_json, require_file
 from hqdm_bench.report.quantities import METRICS, quantity
 
-__all__ = ["CellResult", "LossHistory", "ResultSet", "need", "read_history"]
+__all__ = ["CellResult", "LossHistory", "ResultSet", "need", "read_history", "read_own"]
 
 HISTORY_COLUMNS = ("update", "epoch", "step", "timestep", "loss")
 
@@ -161,15 +161,15 @@ def read_history(path: Path) -> LossHistory:
 
 
 def _read_cell(layout: Layout, cell: Cell) -> CellResult:
-    metrics = _read_own(layout, layout.metrics(cell), cell)
+    metrics = read_own(layout, layout.metrics(cell), cell)
     if cell.bits.full_precision:
         return CellResult(cell, metrics, None, None)
-    training = _read_own(layout, layout.training(cell), cell)
+    training = read_own(layout, layout.training(cell), cell)
     history = read_history(need(layout.root, layout.history(cell)))
     return CellResult(cell, metrics, training, history)
 
 
-def _read_own(layout: Layout, path: Path, cell: Cell) -> dict[str, Any]:
+def read_own(layout: Layout, path: Path, cell: Cell) -> dict[str, Any]:
     """Read a cell's JSON file and refuse one that was written for another cell."""
     content = read_json(need(layout.root, path))
     if not isinstance(content, dict) or content.get("cell") != cell.asdict():

@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hqdm_bench.catalogue import Bits, Catalogue, ModelSpec
+from hqdm_bench.catalogue import Bits, Catalogue, Layout, ModelSpec, Suite
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.report.acceptance import read_acceptance
 from hqdm_bench.report.estimates import Comparison, compare, estimate, verdict
 from hqdm_bench.report.paper import PAPER_IMAGES, PAPER_TITLES, PaperRow, paper_rows
 from hqdm_bench.report.quantities import DIAGNOSTICS, quantity
@@ -33,7 +34,17 @@ def build_tables(
     """
     models = table_models(number, results.suite, catalogue)
     paper = paper_rows(root, number)
-    return tuple(_build(number, spec, paper, results, catalogue) for spec in models)
+    return tuple(
+        _build(number, spec, paper, results, catalogue, _accepted(root, results.suite, spec))
+        for spec in models
+    )
+
+
+def _accepted(root: Path, suite: Suite, spec: ModelSpec) -> tuple[str, ...]:
+    """What the full-precision baselines say, for a model of which something is expected."""
+    if not any(baseline.expect for baseline in suite.model(spec.name).baselines):
+        return ()
+    return (read_acceptance(Layout(root).acceptance(suite.name, spec.name)).sentence(),)
 
 
 def _build(
@@ -42,6 +53,7 @@ def _build(
     paper: Sequence[PaperRow],
     results: ResultSet,
     catalogue: Catalogue,
+    accepted: tuple[str, ...],
 ) -> Table:
     own = _own_results(number, spec, results)
     protocol, extractor = _common_protocol(own)
@@ -71,7 +83,7 @@ def _build(
         comparisons=_comparisons(own, table.pairs, keys, catalogue),
         protocol=protocol_line(protocol, extractor),
         coverage=coverage_line(own),
-        notes=notes(spec, protocol, extractor["name"], comparable),
+        notes=accepted + notes(spec, protocol, extractor["name"], comparable),
         comparison_notes=COMPARISON_NOTES,
     )
 

@@ -27,9 +27,18 @@ def protocol_line(protocol: Mapping[str, Any], extractor: Mapping[str, str]) -> 
     return (
         f"{protocol['steps']} DDIM steps, eta {protocol['eta']:g}, guidance "
         f"{protocol['guidance']:g}, {labels}{_thousands(protocol['images'])} images against "
-        f"{_thousands(protocol['reference_images'])} of {protocol['reference']}, features of "
+        f"{_reference(protocol)}, features of "
         f"{extractor['name']} (sha256 {extractor['sha256'][:12]})"
     )
+
+
+def _reference(protocol: Mapping[str, Any]) -> str:
+    if protocol["reference_images"] is None:
+        return (
+            f"the moments stored in {protocol['reference']} (precision and recall: "
+            f"{_thousands(protocol['pr_reference_images'])} of its images)"
+        )
+    return f"{_thousands(protocol['reference_images'])} of {protocol['reference']}"
 
 
 def coverage_line(results: Sequence[CellResult]) -> str:
