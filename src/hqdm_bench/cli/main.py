@@ -1,6 +1,7 @@
 """Parsing, dispatch, and the one place where errors become messages."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -9,7 +10,18 @@ from types import FrameType
 from typing import NoReturn
 
 from hqdm_bench import __version__
-from hqdm_bench.cli import images, listing, models, reports, students
+from hqdm_bench.cli import (
+    artefacts,
+    baselines,
+    convert,
+    images,
+    listing,
+    models,
+    plan,
+    references,
+    reports,
+    students,
+)
 from hqdm_bench.common.errors import BenchError
 
 __all__ = ["main"]
@@ -30,6 +42,20 @@ examples:
 Whole suites are run by snakemake: `snakemake --cores 2 mini` (or `make mini`).
 """
 
+# In the order in which --help lists them, which is that of a run.
+VERBS = (
+    listing,
+    plan,
+    artefacts,
+    convert,
+    references,
+    models,
+    students,
+    images,
+    baselines,
+    reports,
+)
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
@@ -42,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"hqdm-bench {__version__}")
     verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
-    for group in (listing, models, students, images, reports):
+    for group in VERBS:
         group.add_verbs(verbs)
     return parser
 
@@ -52,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        arguments.run(arguments)
+        with contextlib.ExitStack() as arguments.held:  # what a verb keeps while it runs: its GPU
+            arguments.run(arguments)
     except BenchError as error:
         sys.stderr.write(f"hqdm-bench {arguments.verb}: error: {error}\n")
         return 2

@@ -1,0 +1,195 @@
+"""The jobs of a suite, derived from the catalogue as the workflow derives them from its rules.
+
+What tables and figures are made of is known to `hqdm_bench.report`, which takes seconds to import;
+it is said here a second time, and the tests hold the two and Snakemake's dry run together.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hqdm_bench.catalogue.bits import Bits
+from hqdm_bench.catalogue.loader import Catalogue
+from hqdm_bench.catalogue.specs import ArtefactSpec
+from hqdm_bench.catalogue.suites import Cell, Suite, SuiteModel
+
+__all__ = ["TABLE_DATASETS", "TARGETS", "Jobs", "suite_jobs"]
+
+# Targets of the workflow, by suite; other suites are asked for by the name of a table.
+TARGETS = {"paper": "all", "search": "search", "mini": "mini", "smoke": "smoke"}
+TABLE_DATASETS = {1: "imagenet", 2: "bedrooms", 3: "churches", 4: "imagenet"}
+ON_GPU = (
+    "published_reference",
+    "teacher_trajectories",
+    "channel_outliers",
+    "train_student",
+    "sample_shard",
+    "evaluate_cell",
+)
+
+
+@dataclass
+class Jobs:
+    """What a suite makes; everything in the order in which it was first needed.
+
+    Attributes:
+        images: cells whose images are drawn.
+        scored: cells whose images are scored.
+        students: cells that are trained.
+        teachers: models that are converted or copied.
+        trajectories: models that are rolled out.
+        outliers: models whose channel maxima are recorded.
+        references: models that are measured.
+        accepted: models whose baselines are checked before students are trained.
+        artefacts: files from outside.
+    """
+
+    catalogue: Catalogue
+    suite: Suite
+    images: dict[Cell, None] = field(default_factory=dict)
+    scored: dict[Cell, None] = field(default_factory=dict)
+    students: dict[Cell, None] = field(default_factory=dict)
+    teachers: dict[str, None] = field(default_factory=dict)
+    trajectories: dict[str, None] = field(default_factory=dict)
+    outliers: dict[str, None] = field(default_factory=dict)
+    references: dict[str, None] = field(default_factory=dict)
+    accepted: dict[str, None] = field(default_factory=dict)
+    artefacts: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def artefact_specs(self) -> list[ArtefactSpec]:
+        """Files from outside, in the catalogue's order."""
+        known = self.catalogue.artefacts
+        return [spec for name, spec in known.items() if name in self.artefacts]
+
+    @property
+    def gpu_jobs(self) -> int:
+        """Jobs that ask for a GPU; embedded models do not."""
+        if not any(self.catalogue.model(name).artefact for name in self.teachers):
+            return 0
+        counts = self.by_rule()
+        return sum(counts.get(rule, 0) for rule in ON_GPU)
+
+    def by_rule(self) -> dict[str, int]:
+        """Number of jobs of every rule of the workflow, as its dry run counts them."""
+        embedded = [
+            name for name in self.teachers if self.catalogue.model(name).source == "embedded"
+        ]
+        real = [name for name in self.references if self.catalogue.model(name).artefact]
+        inception = self.suite.extractor == "inception"
+        counts = {
+            "fetch_artefact": len(self.artefacts),
+            "convert_checkpoint": len(self.teachers) - len(embedded),
+            "embedded_teacher": len(embedded),
+            "inception_extractor": int(bool(self.references) and inception),
+            "mini_extractor": int(bool(self.references) and not inception),
+            "published_reference": len(real),
+            "scenes_reference": len(self.references) - len(real),
+            "teacher_trajectories": len(self.trajectories),
+            "channel_outliers": len(self.outliers),
+            "train_student": len(self.students),
+            "sample_shard": sum(
+                self.catalogue.protocol(cell.protocol).shards for cell in self.images
+            ),
+            "evaluate_cell": len(self.scored),
+            "accept_baseline": len(self.accepted),
+            "baseline_table": int(any(entry.baselines for entry in self.suite.models)),
+            "table": len(self.suite.tables),
+            "figure": len(self.suite.figures),
+        }
+        return {rule: count for rule, count in counts.items() if count}
+
+    def need_teacher(self, model: str) -> None:
+        """Convert a checkpoint, or copy a shipped model."""
+        if model not in self.teachers and (artefact := self.catalogue.model(model).artefact):
+            self.artefacts[artefact] = None
+        self.teachers[model] = None
+
+    def need_trajectories(self, model: str) -> None:
+        """Roll a teacher out."""
+        self.need_teacher(model)
+        self.trajectories[model] = None
+
+    def need_student(self, cell: Cell) -> None:
+        """Train, after the model's baselines have been accepted."""
+        if cell in self.students:
+            return
+        self.students[cell] = None
+        self.need_trajectories(cell.model)
+        self.need_acceptance(cell.model)
+
+    def need_acceptance(self, model: str) -> None:
+        """Score the baselines that have an expected range."""
+        checked = [one.cell for one in self.suite.model(model).baselines if one.expect]
+        if model in self.accepted or not checked:
+            return
+        self.accepted[model] = None
+        for cell in checked:
+            self.need_score(cell)
+
+    def need_images(self, cell: Cell) -> None:
+        """Draw an image set."""
+        if cell in self.images:
+            return
+        self.images[cell] = None
+        self.need_teacher(cell.model)
+        if cell.method != "fp":
+            self.need_student(cell)
+
+    def need_score(self, cell: Cell) -> None:
+        """Score images, a student's beside those of full precision."""
+        if cell in self.scored:
+            return
+        self.scored[cell] = None
+        self.need_images(cell)
+        if cell.method != "fp":
+            full = self.suite.cell(cell.model, "fp", Bits(32, 32), 0, cell.protocol)
+            self.need_images(full)
+        self.references[cell.model] = None
+        protocol = self.catalogue.protocol(self.suite.model(cell.model).protocol)
+        for name in (self.suite.extractor, protocol.reference):
+            if name in self.catalogue.artefacts:
+                self.artefacts[name] = None
+
+
+def suite_jobs(catalogue: Catalogue, suite: Suite) -> Jobs:
+    """Every job behind a suite's tables, figures and baselines, from nothing."""
+    jobs = Jobs(catalogue, suite)
+    datasets = {TABLE_DATASETS[number] for number in suite.tables}
+    for entry in suite.models:
+        if catalogue.model(entry.model).paper_dataset in datasets:
+            _need_table(jobs, entry)
+        for baseline in entry.baselines:
+            jobs.need_score(baseline.cell)
+    for figure in suite.figures.values():
+        _need_figure(jobs, figure)
+    return jobs
+
+
+def _need_table(jobs: Jobs, entry: SuiteModel) -> None:
+    jobs.need_acceptance(entry.model)
+    for cell in entry.cells:
+        jobs.need_score(cell)
+        if cell.method != "fp":
+            jobs.need_student(cell)
+
+
+def _need_figure(jobs: Jobs, figure: Mapping[str, Any]) -> None:
+    model = figure["model"]
+    if figure["kind"] in ("channel_maxima", "weight_rotation"):
+        jobs.need_trajectories(model)
+        jobs.outliers[model] = None
+    elif figure["kind"] == "loss_curve":
+        for cell in _curves(jobs.suite.model(model), figure):
+            jobs.need_student(cell)
+    else:
+        for panel in figure["panels"]:
+            bits = Bits.parse(panel["bits"])
+            jobs.need_images(jobs.suite.cell(model, panel["method"], bits, panel["seed"]))
+
+
+def _curves(entry: SuiteModel, figure: Mapping[str, Any]) -> Iterator[Cell]:
+    widths = [Bits.parse(bits) for bits in figure["bits"]]
+    for cell in entry.cells:
+        if cell.method in figure["methods"] and cell.bits in widths:
+            yield cell

@@ -1,0 +1,178 @@
+"""Work of a suite in units: rows through a network, updates, decoded images, features."""
+
+from dataclasses import dataclass
+
+from hqdm_bench.catalogue.costs import Costs, ExtractorOperations, Operations, Unit
+from hqdm_bench.catalogue.specs import MethodSpec, ModelSpec, Protocol, Recipe
+
+__all__ = [
+    "Work",
+    "feature_bytes",
+    "outlier_work",
+    "reference_bytes",
+    "reference_work",
+    "rows_per_latent",
+    "sample_bytes",
+    "sampling_work",
+    "scoring_work",
+    "student_bytes",
+    "teacher_bytes",
+    "training_work",
+    "trajectory_bytes",
+    "trajectory_work",
+]
+
+FLOAT, DOUBLE, HALF = 4, 8, 2
+
+
+@dataclass(frozen=True)
+class Work:
+    """An amount of one unit.
+
+    Attributes:
+        subject: model, or extractor.
+        unit: what is done, see `Unit`.
+        rows: latents through the UNet (twice as many under guidance), or images.
+        passes: calls of the network; a pass takes a batch.
+        rank: of the low-rank updates; updates only.
+    """
+
+    subject: str
+    unit: Unit
+    rows: int
+    passes: int
+    rank: int = 0
+
+    def macs(self, costs: Costs) -> int:
+        """Multiply-accumulates, without rotations and quantizers.
+
+        An update is a forward pass, the gradients of activations and those of effective weights,
+        three passes' worth; merging the low-rank factors and its two gradients come on top.
+        """
+        if self.unit == "features":
+            return self.rows * costs.extractors[self.subject].macs
+        if self.unit == "start":
+            return 0
+        counted = costs.models[self.subject]
+        if self.unit == "decode":
+            return self.rows * counted.decode_macs
+        if self.unit == "update":
+            merging = self.rank * counted.low_bit_weights
+            return 3 * (self.rows * counted.unet_macs + self.passes * merging)
+        return self.rows * counted.unet_macs
+
+    def launches(self, costs: Costs) -> int:
+        """Operations launched by the UNet's calls; few elsewhere, and not counted."""
+        if self.unit in ("features", "decode", "start"):
+            return 0
+        counted = costs.models[self.subject]
+        calls = {"student": counted.student_calls, "update": counted.update_calls}
+        return self.passes * calls.get(self.unit, counted.teacher_calls)
+
+
+def rows_per_latent(spec: ModelSpec, guidance: float) -> int:
+    """Rows one latent takes: two under classifier-free guidance, else one."""
+    return 2 if spec.condition and guidance != 1 else 1
+
+
+def trajectory_work(spec: ModelSpec, recipe: Recipe) -> list[Work]:
+    """Rolling out the teacher."""
+    passes = (recipe.pool + recipe.validation_trajectories) * recipe.steps
+    return [
+        Work(spec.name, _teacher(recipe.teacher_precision), passes * _batch(spec, recipe), passes)
+    ]
+
+
+def outlier_work(spec: ModelSpec, recipe: Recipe, steps: int) -> list[Work]:
+    """The teacher on the held-out trajectories, at ``steps`` steps."""
+    passes = recipe.validation_trajectories * steps
+    return [Work(spec.name, "teacher", passes * _batch(spec, recipe), passes)]
+
+
+def training_work(spec: ModelSpec, recipe: Recipe) -> list[Work]:
+    """Calibration, distillation and validation of one student; range searches are not counted."""
+    calibrated = recipe.steps if recipe.calibration == "per_step" else 1
+    validated = recipe.validation_trajectories * _batch(spec, recipe) * recipe.steps
+    rows = calibrated * recipe.calibration_images + validated
+    batch = _batch(spec, recipe)
+    return [
+        Work(spec.name, "update", recipe.updates * batch, recipe.updates, recipe.lora_rank),
+        Work(spec.name, "student", rows, calibrated + recipe.steps),
+    ]
+
+
+def sampling_work(spec: ModelSpec, protocol: Protocol, student: bool) -> list[Work]:
+    """Drawing and decoding one image set."""
+    unit: Unit = "student" if student else _teacher(protocol.teacher_precision)
+    rows = protocol.images * protocol.steps * rows_per_latent(spec, protocol.guidance)
+    batches = -(-protocol.images // protocol.batch)
+    return [
+        Work(spec.name, unit, rows, batches * protocol.steps),
+        Work(spec.name, "decode", protocol.images, batches),
+    ]
+
+
+def scoring_work(protocol: Protocol) -> list[Work]:
+    """Features of one image set."""
+    batches = -(-protocol.images // protocol.batch)
+    return [Work(protocol.extractor, "features", protocol.images, batches)]
+
+
+def reference_work(protocol: Protocol) -> list[Work]:
+    """Features of the real images; a published batch brings the moments of the others."""
+    images = max(protocol.reference_images or 0, protocol.pr_reference_images)
+    return [Work(protocol.extractor, "features", images, -(-images // protocol.batch))]
+
+
+def _batch(spec: ModelSpec, recipe: Recipe) -> int:
+    return recipe.batch * rows_per_latent(spec, recipe.guidance)
+
+
+def _teacher(precision: str) -> Unit:
+    return "teacher-bfloat16" if precision == "bfloat16" else "teacher"
+
+
+def _latent_values(spec: ModelSpec) -> int:
+    return int(spec.unet["in_channels"] * spec.unet["image_size"] ** 2)
+
+
+def sample_bytes(spec: ModelSpec, protocol: Protocol) -> int:
+    """Shards of one image set: pixels, latents, label and number."""
+    pixels = 3 * int(spec.first_stage["ddconfig"]["resolution"]) ** 2
+    return protocol.images * (pixels + FLOAT * _latent_values(spec) + 2 * DOUBLE)
+
+
+def feature_bytes(protocol: Protocol, extractor: ExtractorOperations) -> int:
+    """Stored features of one image set."""
+    widths = extractor.pool + extractor.spatial + extractor.logits
+    return protocol.images * (FLOAT * widths + DOUBLE)
+
+
+def reference_bytes(protocol: Protocol, extractor: ExtractorOperations) -> int:
+    """Moments of both feature kinds, and the features for precision and recall."""
+    moments = sum(width * (width + 1) for width in (extractor.pool, extractor.spatial))
+    return DOUBLE * moments + FLOAT * protocol.pr_reference_images * extractor.pool
+
+
+def trajectory_bytes(spec: ModelSpec, recipe: Recipe) -> int:
+    """Latents and predictions of every step."""
+    latents = (recipe.pool + recipe.validation_trajectories) * recipe.steps * recipe.batch
+    return 2 * FLOAT * latents * _latent_values(spec)
+
+
+def teacher_bytes(spec: ModelSpec, counted: Operations) -> int:
+    """A converted checkpoint in float32; embedded models are shipped in half precision."""
+    return counted.parameters * (HALF if spec.source == "embedded" else FLOAT)
+
+
+def student_bytes(counted: Operations, method: MethodSpec, recipe: Recipe) -> int:
+    """Codes, or float weights where the method keeps them, and low-rank factors."""
+    base = FLOAT if _keeps_float_weights(method) else 1
+    low_rank = FLOAT * recipe.lora_rank * counted.lora_per_rank
+    return base * counted.low_bit_weights + counted.static_weights + low_rank
+
+
+def _keeps_float_weights(method: MethodSpec) -> bool:
+    """Whether the student's base is the float weight, by option or preset."""
+    default = "float" if method.options.get("preset") == "as_paper" else "codes"
+    return str(method.options.get("base", default)) == "float"
