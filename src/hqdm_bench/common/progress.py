@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, one plain line every 30 seconds in a log."""
+"""Progress on stderr: a bar on a terminal; in a log, a plain line at once and every 30 seconds."""
 
 import sys
 import time
@@ -64,6 +64,8 @@ class Progress:
         now = time.monotonic()
         if self._first is None:  # a resumed job must not count what an earlier run did in its rate
             self._first = done - 1
+            self._line(f"{self.label}: {done}/{self.total}  {shown}".rstrip())
+            return
         if now - self._last_line < LOG_INTERVAL:
             return
         self._last_line = now

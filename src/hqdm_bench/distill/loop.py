@@ -20,6 +20,8 @@ from hqdm_bench.models import LatentDiffusion
 
 __all__ = ["distill", "guided_loss"]
 
+CHECKPOINT_FORMAT = 2  # raise it when a checkpoint holds something else
+
 
 def distill(
     student: Student,
@@ -30,10 +32,11 @@ def distill(
     checkpoint: Path | None = None,
     checkpoint_every: int = 10,
 ) -> History:
-    """Train a calibrated student in place.
+    """Train a student in place.
 
     Args:
-        student: a method without anything to train (full precision) returns an empty history.
+        student: calibrated, unless a checkpoint brings its ranges; a method without anything to
+            train (full precision) returns an empty history.
         teacher: gives the class embedder; its network is not run.
         trajectories: cached teacher trajectories; the held-out ones are not touched.
         recipe: updates and rates.
@@ -50,16 +53,16 @@ def distill(
     history = History(trajectories.timesteps)
     if not student.trainable:
         return history
-    if not student.calibrated:
-        raise BenchError(
-            f"the {student.method} student has no activation ranges; calibrate it first"
-        )
     student.unfreeze()
     optimiser = Optimiser(student, recipe)
     sequence = training_sequence(recipe, seed)
     identity = _identity(student, trajectories, recipe, sequence)
     if checkpoint and checkpoint.exists():
         _restore(checkpoint, optimiser, history, identity)
+    if not student.calibrated:
+        raise BenchError(
+            f"the {student.method} student has no activation ranges; calibrate it first"
+        )
     model = _without_teacher_gradients(teacher, student)
     with Progress(f"distill {student.method} {student.bits}", total=recipe.updates) as progress:
         for epoch in range(optimiser.done // recipe.steps, len(sequence)):
@@ -107,6 +110,7 @@ def _identity(
 ) -> str:
     return digest(
         {
+            "format": CHECKPOINT_FORMAT,
             "method": student.method,
             "options": student.options.resolved(),
             "bits": str(student.bits),

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 from hqdm_bench.catalogue import Recipe
@@ -75,35 +74,39 @@ class Optimiser:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Trained parameters and Adam moments by name, copied."""
-        return {
-            f"{kind}/{name}": value.detach().clone()
-            for kind, values in self._kinds().items()
+        """Trained parameters, their Adam moments and the fixed activation ranges; not copied.
+
+        The ranges make a calibration before `restore` needless. Another device would not repeat it
+        exactly.
+        """
+        adamw = self.adamw
+        kinds = {
+            "parameter": adamw.parameters,
+            "mean": adamw.mean,
+            "mean_square": adamw.mean_square,
+        }
+        trained = {
+            f"{kind}/{name}": value.detach()
+            for kind, values in kinds.items()
             for name, value in zip(self.names, values, strict=True)
         }
+        ranges = {
+            f"range/{name}.{key}": value
+            for name, layer in self.student.quantized_layers().items()
+            for key, value in layer.activation.named_buffers()
+        }
+        return trained | ranges
 
-    @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], rates: list[float], done: int) -> None:
         """Continue from `state`; the rates are those of the first update, not of the scales now.
 
         Raises:
             BenchError: a tensor is missing or has another shape.
         """
-        for kind, values in self._kinds().items():
-            for name, value in zip(self.names, values, strict=True):
-                stored = tensors.get(f"{kind}/{name}")
-                if stored is None or stored.shape != value.shape:
-                    raise BenchError(
-                        f"the training checkpoint has no fitting {kind}/{name}; delete it"
-                    )
-                value.copy_(stored)
+        for name, value in self.state().items():
+            stored = tensors.get(name)
+            if stored is None or stored.shape != value.shape:
+                raise BenchError(f"the training checkpoint has no fitting {name}; delete it")
+            value.copy_(stored)
         self.adamw.rates = list(rates)
         self.adamw.steps = done
-
-    def _kinds(self) -> dict[str, list[Tensor]]:
-        adamw = self.adamw
-        return {
-            "parameter": adamw.parameters,
-            "mean": adamw.mean,
-            "mean_square": adamw.mean_square,
-        }

@@ -54,7 +54,7 @@ def train_student(
     seed: int,
     checkpoint: Path | None = None,
 ) -> Trained:
-    """Quantize, calibrate, distil and validate.
+    """Quantize, calibrate unless a checkpoint holds the ranges, distil and validate.
 
     Args:
         method: what to build; full precision has nothing to train.
@@ -73,7 +73,8 @@ def train_student(
     if not student.trainable:
         raise BenchError(f"method '{method.name}' is the teacher itself; there is nothing to train")
     student = student.to(next(teacher.unet.parameters()).device)
-    calibrate(student, teacher, trajectories, recipe, seed)
+    if not (checkpoint and checkpoint.exists()):
+        calibrate(student, teacher, trajectories, recipe, seed)
     history = distill(student, teacher, trajectories, recipe, seed, checkpoint)
     error = noise_error(student, teacher, trajectories)
     return Trained(student, history, error, _coverage(student, teacher, trajectories))

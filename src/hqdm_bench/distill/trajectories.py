@@ -18,7 +18,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.progress import Progress
 from hqdm_bench.common.seeds import generator
 from hqdm_bench.common.tensors import read_tensors, write_tensors
-from hqdm_bench.models import DDIM, LatentDiffusion
+from hqdm_bench.models import DDIM, LatentDiffusion, at_precision
 
 __all__ = [
     "Trajectories",
@@ -77,9 +77,9 @@ class Trajectories:
             BenchError: a field that defines the set differs.
         """
         for key, wanted in recipe.trajectory_fields().items():
-            if self.recipe[key] != wanted:
+            if self.recipe.get(key) != wanted:
                 raise BenchError(
-                    f"the trajectories were drawn with {key} {self.recipe[key]}, recipe "
+                    f"the trajectories were drawn with {key} {self.recipe.get(key)}, recipe "
                     f"'{recipe.name}' says {wanted}; draw them again"
                 )
 
@@ -95,9 +95,10 @@ def generate(
 
     Args:
         teacher: full-precision model.
-        recipe: steps, counts, eta, guidance and seed.
+        recipe: steps, counts, eta, guidance, seed, and the precision the teacher runs at.
         progress: told the number of finished trajectories.
     """
+    teacher = at_precision(teacher, recipe.teacher_precision)
     ddim = DDIM.from_schedule(teacher.schedule, recipe.steps, recipe.eta)
     count = recipe.pool + recipe.validation_trajectories
     shape = (count, recipe.steps, recipe.batch, *teacher.latent_shape)

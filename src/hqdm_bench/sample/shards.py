@@ -188,3 +188,4 @@ def iterate_shards(paths: Sequence[Path]) -> Iterator[Samples]:
             )
         following = int(samples.index[-1]) + 1
         yield samples
+        del samples  # or two shards, gigabytes at paper scale, would be held while one is read

@@ -1,0 +1,115 @@
+"""What a training checkpoint holds, and what a resumed training need not do again."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from hqdm_bench.catalogue import Bits, MethodSpec, Recipe
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.common.tensors import read_tensors, write_tensors
+from hqdm_bench.distill import Trajectories, distill, guided_loss, loop, train, train_student
+from hqdm_bench.models import LatentDiffusion
+
+
+class KilledError(Exception):
+    pass
+
+
+def spec(name: str) -> MethodSpec:
+    return MethodSpec(name, name, name, {})
+
+
+@pytest.fixture(params=["hqdm", "efficientdm"])
+def method(request: pytest.FixtureRequest) -> MethodSpec:
+    return spec(request.param)
+
+
+def test_a_resumed_training_is_not_calibrated_again(
+    method: MethodSpec,
+    teacher: LatentDiffusion,
+    recipe: Recipe,
+    trajectories: Trajectories,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    arguments = (method, teacher, trajectories, Bits(4, 4), recipe, 0)
+    monkeypatch.setattr(train, "distill", partial(distill, checkpoint_every=1))
+    undisturbed = train_student(*arguments)
+    calls = 0
+
+    def dying(*arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > recipe.steps + 1:
+            raise KilledError
+        return guided_loss(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(loop, "guided_loss", dying)
+        train_student(*arguments, path)
+    monkeypatch.setattr(train, "calibrate", None)
+    resumed = train_student(*arguments, path)
+    assert resumed.history == undisturbed.history
+    assert resumed.noise_error == undisturbed.noise_error
+    expected = undisturbed.student.state_dict()
+    for key, value in resumed.student.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+
+
+def test_a_checkpoint_holds_what_is_trained_and_the_fixed_ranges(
+    method: MethodSpec,
+    teacher: LatentDiffusion,
+    recipe: Recipe,
+    trajectories: Trajectories,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    trained = train_student(method, teacher, trajectories, Bits(4, 4), recipe, 0, path)
+    tensors, _ = read_tensors(path)
+    parameters = {
+        name: value for name, value in trained.student.named_parameters() if value.requires_grad
+    }
+    kinds = {key.split("/")[0] for key in tensors} - {"losses"}
+    assert kinds == {"parameter", "mean", "mean_square", "range"}
+    for kind in kinds - {"range"}:
+        names = {key.removeprefix(f"{kind}/") for key in tensors if key.startswith(f"{kind}/")}
+        assert names == set(parameters)
+    ranges = {key for key in tensors if key.startswith("range/")}
+    assert len(ranges) == 2 * len(trained.student.static_layers())
+
+
+def test_a_checkpoint_of_an_earlier_format_is_refused(
+    teacher: LatentDiffusion,
+    recipe: Recipe,
+    trajectories: Trajectories,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    arguments = (spec("hqdm"), teacher, trajectories, Bits(4, 4), recipe, 0, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "CHECKPOINT_FORMAT", loop.CHECKPOINT_FORMAT - 1)
+        train_student(*arguments)
+    with pytest.raises(BenchError, match="checkpoint of another run; delete it"):
+        train_student(*arguments)
+
+
+def test_a_damaged_checkpoint_is_named(
+    teacher: LatentDiffusion, recipe: Recipe, trajectories: Trajectories, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    arguments = (spec("hqdm"), teacher, trajectories, Bits(4, 4), recipe, 0, path)
+    train_student(*arguments)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BenchError, match="not a whole safetensors file .*delete it and run again"):
+        train_student(*arguments)
+    path.write_bytes(whole)
+    tensors, header = read_tensors(path)
+    del tensors[next(key for key in tensors if key.startswith("range/"))]
+    write_tensors(path, tensors, header)
+    with pytest.raises(BenchError, match="has no fitting range/"):
+        train_student(*arguments)
