@@ -16,12 +16,18 @@ include: "workflow/rules/models.smk"
 include: "workflow/rules/students.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/preflight.smk"
 
 
 rule all:
     default_target: True
     input:
         suite_targets("paper"),
+
+
+rule search:
+    input:
+        suite_targets("search"),
 
 
 rule mini:

@@ -10,14 +10,18 @@ ROOT = Path(__file__).parents[2]
 
 
 class Project:
-    """A copy of the workflow in its own folder: tests do not touch the checkout's results."""
+    """The workflow in a folder of its own: tests do not touch the checkout's results."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @classmethod
+    def copied(cls, folder: Path) -> "Project":
         for name in ("Snakefile", "environment.yml"):
             shutil.copy(ROOT / name, folder / name)
         for name in ("config", "workflow", "paper", "profiles"):
             shutil.copytree(ROOT / name, folder / name)
+        return cls(folder)
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         scripts = str(Path(sys.executable).parent)
@@ -44,15 +48,21 @@ class Project:
         return run.stdout.splitlines()
 
 
+@pytest.fixture(scope="session")
+def open_project():
+    """A project in a folder that is there already."""
+    return Project
+
+
 @pytest.fixture
 def project(tmp_path):
-    return Project(tmp_path)
+    return Project.copied(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
     """One real run of the smoke suite, shared by the tests that look at its results."""
-    project = Project(tmp_path_factory.mktemp("smoke"))
+    project = Project.copied(tmp_path_factory.mktemp("smoke"))
     run = project.snakemake("--cores", "2", "smoke")
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
     return project

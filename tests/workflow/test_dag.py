@@ -21,11 +21,52 @@ def test_paper_suite_resolves_without_its_artefacts(project):
     counts = job_counts(project.planned("--cores", "8", "all"))
     suite = load_catalogue(project.folder).suite("paper")
     students = sum(cell.method != "fp" for cell in suite.cells)
-    assert counts["train_student"] == students == 29
-    assert counts["sample_shard"] == 10 * len(suite.cells)
+    assert counts["train_student"] == students == 55
+    # Two baselines have a protocol of their own; ImageNet's is the protocol of its cells.
+    assert counts["evaluate_cell"] == len(suite.cells) + 2
+    assert counts["sample_shard"] == 10 * counts["evaluate_cell"]
+    assert counts["accept_baseline"] == 3
     assert counts["fetch_artefact"] == 7
     assert counts["table"] == 4
     assert counts["figure"] == 13
+
+
+def jobs(lines):
+    """Jobs of a dry run as (rule, inputs, wildcards)."""
+    found = []
+    for line in lines:
+        if match := re.fullmatch(r"(?:local)?rule (\w+):", line):
+            found.append([match[1], "", ""])
+        elif found and line.startswith("    input: "):
+            found[-1][1] = line
+        elif found and line.startswith("    wildcards: "):
+            found[-1][2] = line
+    return found
+
+
+def test_students_wait_for_the_baselines(project):
+    """Every training depends on its model's acceptance, and that on the baseline's metrics."""
+    planned = jobs(project.planned("all"))
+    training = [inputs for rule, inputs, _ in planned if rule == "train_student"]
+    assert len(training) == 55
+    assert all("acceptance.json" in inputs for inputs in training)
+    (inputs,) = [
+        inputs
+        for rule, inputs, wildcards in planned
+        if rule == "accept_baseline" and "model=bedrooms" in wildcards
+    ]
+    assert inputs.split()[1:] == [
+        "results/paper/bedrooms/fp/w32a32/seed0/bedrooms-200/metrics.json"
+    ]
+
+
+def test_search_draws_full_precision_only(project):
+    counts = job_counts(project.planned("search"))
+    suite = load_catalogue(project.folder).suite("search")
+    image_sets = [baseline for entry in suite.models for baseline in entry.baselines]
+    assert counts["evaluate_cell"] == len(image_sets) == 16
+    assert "train_student" not in counts
+    assert counts["convert_checkpoint"] == 5  # raw weights are converted beside averaged ones
 
 
 def test_default_target_is_the_paper_suite(project):

@@ -1,9 +1,14 @@
 # Checkpoints and references of the paper suite.
 
 
+# On the machine where Snakemake runs: compute nodes seldom reach the internet.
+localrules:
+    fetch_artefact,
+
+
 rule fetch_artefact:
     output:
-        protected("artefacts/{artefact}"),
+        "artefacts/{artefact}",
     log:
         "logs/artefacts/{artefact}.log",
     wildcard_constraints:
@@ -13,13 +18,10 @@ rule fetch_artefact:
         "../../environment.yml"
     resources:
         mem_mb=1000,
+        disk_mb=lambda wildcards: 1 + artefact_of(wildcards).about_bytes // 10**6,
         runtime=240,
     params:
-        name=lambda wildcards: next(
-            name
-            for name, entry in CATALOGUE.artefacts.items()
-            if entry.file == wildcards.artefact
-        ),
+        name=lambda wildcards: artefact_of(wildcards).name,
     shell:
         "hqdm-bench fetch {params.name} 2> {log}"
 
@@ -37,7 +39,10 @@ rule convert_checkpoint:
         "../../environment.yml"
     resources:
         mem_mb=16000,
+        disk_mb=8000,
         runtime=30,
+    params:
+        ema=lambda wildcards: CATALOGUE.models[wildcards.model].ema,
     shell:
         "hqdm-bench convert --suite {wildcards.suite} --model {wildcards.model} 2> {log}"
 
@@ -47,6 +52,7 @@ rule inception_extractor:
         f"artefacts/{CATALOGUE.artefacts['inception'].file}",
     output:
         "results/{suite}/extractor.safetensors",
+        "results/{suite}/extractor.json",
     log:
         "logs/{suite}/extractor.log",
     wildcard_constraints:
@@ -76,11 +82,15 @@ rule published_reference:
         model="|".join(CHECKPOINTS),
     conda:
         "../../environment.yml"
+    threads: scoring_threads
     resources:
-        gpu=1,
+        gpu=on_gpu,
         mem_mb=32000,
+        disk_mb=8000,
         runtime=120,
     params:
+        device=device_of,
         protocol=lambda wildcards: digest(protocol_of(wildcards).asdict()),
     shell:
-        "hqdm-bench reference --suite {wildcards.suite} --model {wildcards.model} 2> {log}"
+        "hqdm-bench reference --suite {wildcards.suite} --model {wildcards.model}"
+        " --device {params.device} 2> {log}"

@@ -23,6 +23,25 @@ CHECKPOINTS = [
 TRAINED = [name for name in CATALOGUE.methods if name != "fp"]
 
 
+def job_root():
+    """Where the files of a job lie: here, or where a storage provider brings them."""
+    settings = workflow.storage_settings
+    if not settings.default_storage_provider:
+        return "."
+    prefix = settings.default_storage_prefix.split("://")[-1].strip("/")
+    return (
+        f"{settings.local_storage_prefix}/{settings.default_storage_provider}/{prefix}"
+    )
+
+
+# The verbs look for everything below one folder, so the sources they read are linked into it.
+if job_root() != ".":
+    shell.prefix(
+        f"mkdir -p {job_root()}; ln -sfn $PWD/config $PWD/paper {job_root()}/;"
+        f" export HQDM_BENCH_ROOT={job_root()}; "
+    )
+
+
 wildcard_constraints:
     suite="|".join(CATALOGUE.suites),
     model="|".join(CATALOGUE.models),
@@ -36,8 +55,19 @@ wildcard_constraints:
 
 
 def suite_targets(suite):
-    """Every table and figure of a suite."""
+    """Every table and figure of a suite, its full-precision baselines, and what they rest on.
+
+    A job that fails when it is repeated loses its outputs, while files made of the former ones are
+    still there. Snakemake misses a file only if it is asked for it, and would call those up to date.
+    Images, features and trajectories are not asked for: they may be deleted to save disk, and
+    whatever repeats them repeats what is made of them as well.
+    """
     selected = CATALOGUE.suite(suite)
+    baselines = [
+        LAYOUT.baselines(suite, s)
+        for s in ("csv", "md")
+        if any(entry.baselines for entry in selected.models)
+    ]
     tables = [
         LAYOUT.table(suite, n, s) for n in selected.tables for s in ("csv", "md", "tex")
     ]
@@ -46,7 +76,25 @@ def suite_targets(suite):
         for name in selected.figures
         for s in ("pdf", "png")
     ]
-    return [str(path) for path in tables + figures]
+    results = tables + figures + baselines + foundations(selected)
+    return [str(path) for path in results]
+
+
+def foundations(suite):
+    """Models, students and metrics of a suite."""
+    paths = [LAYOUT.extractor(suite.name)]
+    for entry in suite.models:
+        paths.append(LAYOUT.teacher(suite.name, entry.model))
+        if entry.outliers:
+            paths.append(LAYOUT.outliers(suite.name, entry.model))
+        if any(baseline.expect for baseline in entry.baselines):
+            paths.append(LAYOUT.acceptance(suite.name, entry.model))
+        paths += [LAYOUT.metrics(baseline.cell) for baseline in entry.baselines]
+    for cell in suite.cells:
+        paths.append(LAYOUT.metrics(cell))
+        if cell.method != "fp":
+            paths += [LAYOUT.student(cell), LAYOUT.history(cell), LAYOUT.training(cell)]
+    return paths
 
 
 def cell_of(wildcards):
@@ -55,7 +103,14 @@ def cell_of(wildcards):
         wildcards.method,
         Bits.parse(wildcards.bits),
         int(wildcards.seed),
+        wildcards.get("protocol"),
     )
+
+
+def artefact_of(wildcards):
+    """The catalogue entry of a file under artefacts/."""
+    entries = CATALOGUE.artefacts.values()
+    return next(entry for entry in entries if entry.file == wildcards.artefact)
 
 
 def recipe_of(wildcards):
@@ -65,9 +120,9 @@ def recipe_of(wildcards):
 
 
 def protocol_of(wildcards):
-    return CATALOGUE.protocol(
-        CATALOGUE.suite(wildcards.suite).model(wildcards.model).protocol
-    )
+    """The protocol a path names, or else the suite's for the model."""
+    main = CATALOGUE.suite(wildcards.suite).model(wildcards.model).protocol
+    return CATALOGUE.protocol(wildcards.get("protocol", main))
 
 
 def shards_of(cell):
@@ -77,7 +132,9 @@ def shards_of(cell):
 
 def full_precision_cell(wildcards):
     """The cell whose images a student's are paired with: same noise, same labels."""
-    return CATALOGUE.suite(wildcards.suite).cell(wildcards.model, "fp", Bits(32, 32), 0)
+    return CATALOGUE.suite(wildcards.suite).cell(
+        wildcards.model, "fp", Bits(32, 32), 0, wildcards.protocol
+    )
 
 
 def weights_of(wildcards):
@@ -89,6 +146,24 @@ def weights_of(wildcards):
 
 def fp_shards(wildcards):
     return [] if wildcards.method == "fp" else shards_of(full_precision_cell(wildcards))
+
+
+def checked_baselines(wildcards):
+    """Full-precision image sets of a model whose metrics have an expected range."""
+    baselines = CATALOGUE.suite(wildcards.suite).model(wildcards.model).baselines
+    return [baseline.cell for baseline in baselines if baseline.expect]
+
+
+def acceptance(wildcards):
+    """What must be there before a student of the model is trained."""
+    if not checked_baselines(wildcards):
+        return []
+    return str(LAYOUT.acceptance(wildcards.suite, wildcards.model))
+
+
+def baseline_cells(wildcards):
+    models = CATALOGUE.suite(wildcards.suite).models
+    return [baseline.cell for entry in models for baseline in entry.baselines]
 
 
 def table_cells(wildcards):
@@ -104,8 +179,13 @@ def table_inputs(wildcards):
     paths = [LAYOUT.metrics(cell) for cell in cells]
     paths += [LAYOUT.training(cell) for cell in trained]
     paths += [LAYOUT.history(cell) for cell in trained]
-    paths.append(f"paper/data/table{wildcards.number}.csv")
-    return [str(path) for path in paths]
+    shown = {cell.model for cell in cells}
+    paths += [
+        LAYOUT.acceptance(wildcards.suite, entry.model)
+        for entry in CATALOGUE.suite(wildcards.suite).models
+        if entry.model in shown and any(part.expect for part in entry.baselines)
+    ]
+    return [*map(str, paths), local(f"paper/data/table{wildcards.number}.csv")]
 
 
 def drawn_from(wildcards):
@@ -118,15 +198,40 @@ def drawn_from(wildcards):
 
 
 def on_gpu(wildcards):
-    """GPUs a job asks for: checkpoints are GPU-sized, embedded models are not."""
-    return 1 if CATALOGUE.models[wildcards.model].source == "checkpoint" else 0
+    """GPUs a job asks for."""
+    return 0 if device_of(wildcards) == "cpu" else 1
+
+
+def device_of(wildcards):
+    """The device a job runs on; embedded models take a GPU only when told to."""
+    if config["device"] == "auto" and not gpu_sized(wildcards):
+        return "cpu"
+    return config["device"]
+
+
+def gpu_sized(wildcards):
+    return CATALOGUE.models[wildcards.model].source == "checkpoint"
+
+
+def scoring_threads(wildcards):
+    """Precision and recall of 50 000 images are minutes on eight cores, half an hour on one."""
+    return 8 if gpu_sized(wildcards) else 1
 
 
 def minutes(checkpoint, embedded):
     """Runtime in minutes by the size of the model."""
-    return lambda wildcards: checkpoint if on_gpu(wildcards) else embedded
+    return lambda wildcards: checkpoint if gpu_sized(wildcards) else embedded
 
 
 def memory(checkpoint, embedded):
     """Memory in MB by the size of the model."""
-    return lambda wildcards: checkpoint if on_gpu(wildcards) else embedded
+    return lambda wildcards: checkpoint if gpu_sized(wildcards) else embedded
+
+
+def image_disk(wildcards):
+    """Disk in MB of a shard: bytes of its images and latents."""
+    protocol = protocol_of(wildcards)
+    spec = CATALOGUE.models[wildcards.model]
+    pixels = 3 * spec.first_stage["ddconfig"]["resolution"] ** 2
+    latents = 4 * spec.unet["in_channels"] * spec.unet["image_size"] ** 2
+    return 1 + protocol.images * (pixels + latents) // (protocol.shards * 10**6)

@@ -64,11 +64,14 @@ rule scenes_reference:
         "../../environment.yml"
     resources:
         mem_mb=3000,
+        gpu=on_gpu,
         runtime=30,
     params:
+        device=device_of,
         protocol=lambda wildcards: digest(protocol_of(wildcards).asdict()),
     shell:
-        "hqdm-bench reference --suite {wildcards.suite} --model {wildcards.model} 2> {log}"
+        "hqdm-bench reference --suite {wildcards.suite} --model {wildcards.model}"
+        " --device {params.device} 2> {log}"
 
 
 rule teacher_trajectories:
@@ -87,7 +90,7 @@ rule teacher_trajectories:
         mem_mb=memory(16000, 3000),
         runtime=minutes(240, 30),
     params:
-        device=config["device"],
+        device=device_of,
         path=lambda wildcards: digest(recipe_of(wildcards).trajectory_fields()),
     shell:
         "hqdm-bench trajectories --suite {wildcards.suite} --model {wildcards.model}"
@@ -111,7 +114,7 @@ rule channel_outliers:
         mem_mb=memory(16000, 3000),
         runtime=30,
     params:
-        device=config["device"],
+        device=device_of,
         shown=lambda wildcards: digest(
             CATALOGUE.suite(wildcards.suite).model(wildcards.model).outliers
         ),

@@ -30,6 +30,30 @@ rule table:
         "hqdm-bench table --suite {wildcards.suite} --number {wildcards.number} 2> {log}"
 
 
+rule baseline_table:
+    input:
+        lambda wildcards: [
+            str(LAYOUT.metrics(cell)) for cell in baseline_cells(wildcards)
+        ],
+        [local(f"paper/data/table{number}.csv") for number in (1, 2, 3)],
+    output:
+        report(
+            "results/{suite}/baselines.md",
+            category="Baselines",
+            labels={"suite": "{suite}"},
+        ),
+        "results/{suite}/baselines.csv",
+    log:
+        "logs/{suite}/baselines.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=500,
+        runtime=5,
+    shell:
+        "hqdm-bench baselines --suite {wildcards.suite} 2> {log}"
+
+
 rule figure:
     input:
         drawn_from,

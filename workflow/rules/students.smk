@@ -5,6 +5,8 @@ rule train_student:
     input:
         "results/{suite}/{model}/teacher.safetensors",
         "results/{suite}/{model}/trajectories.safetensors",
+        # A gate: its age says nothing about the student.
+        ancient(acceptance),
     output:
         "results/{suite}/{model}/{method}/{bits}/seed{seed}/student.safetensors",
         "results/{suite}/{model}/{method}/{bits}/seed{seed}/history.csv",
@@ -22,7 +24,7 @@ rule train_student:
         mem_mb=memory(32000, 3000),
         runtime=minutes(720, 30),
     params:
-        device=config["device"],
+        device=device_of,
         method=lambda wildcards: digest(
             [
                 CATALOGUE.methods[wildcards.method].asdict(),
