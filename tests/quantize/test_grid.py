@@ -11,7 +11,7 @@ from hqdm_bench.quantize import (
     weight_grid,
 )
 from hqdm_bench.quantize.grid import check_activation_bits, check_weight_bits
-from hqdm_bench.quantize.search import BLOCK, candidate_scores
+from hqdm_bench.quantize.search import CPU_TILE, GPU_TILE, candidate_scores
 
 SEARCH = {"max": minmax_grid, "mse": mse_grid}
 ACTIVATIONS = (
@@ -81,7 +81,7 @@ def brute_force(x, scales, zeros, low, high):
 
 
 @pytest.mark.parametrize("bits", [3, 4, 8])
-@pytest.mark.parametrize("size", [BLOCK + 1, 4 * BLOCK + 77])
+@pytest.mark.parametrize("size", [CPU_TILE.block + 1, 4 * CPU_TILE.block + 77])
 def test_long_rows_find_what_scoring_everything_finds(generator, size, bits):
     """Dropping candidates early must not change the winner."""
     x = torch.randn(size, generator=generator, dtype=torch.float64)
@@ -95,6 +95,15 @@ def test_long_rows_find_what_scoring_everything_finds(generator, size, bits):
     scales = x.abs().max() * shrink / limit
     best = brute_force(x, scales, torch.zeros(80), -limit, limit)
     torch.testing.assert_close(symmetric_mse_scale(x, bits), scales[best], rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_tiles_of_a_gpu_find_the_same_grid(generator, monkeypatch, per_channel):
+    x = torch.randn(24, CPU_TILE.block, generator=generator, dtype=torch.float64)
+    usual = mse_grid(x, 4, per_channel=per_channel)
+    monkeypatch.setattr("hqdm_bench.quantize.search._tile", lambda rows: GPU_TILE)
+    large = mse_grid(x, 4, per_channel=per_channel)
+    assert torch.equal(usual.best_index, large.best_index)
 
 
 def test_channels_are_independent_of_how_they_are_cut(generator):
@@ -127,7 +136,7 @@ def test_channels_without_a_range(initialisers):
     searched = mse_grid(weight, 4, per_channel=True)
     assert searched.scale[0] == grid.scale[0]
     assert torch.isfinite(searched.scale).all()
-    for size in (10, 3 * BLOCK):
+    for size in (10, 3 * CPU_TILE.block):
         assert mse_grid(torch.zeros(size), 4, per_channel=False).scale == grid.scale[0]
         constant = mse_grid(torch.full((size,), 3.0), 4, per_channel=False)
         torch.testing.assert_close(constant.scale, torch.tensor(0.2))

@@ -1,13 +1,33 @@
 """Scoring candidate grids: mean |x - x_hat|^2.4, in blocks that bound the memory."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 __all__ = ["best_candidates", "candidate_scores"]
 
 EXPONENT = 2.4
-BLOCK = 1 << 14  # elements of one row scored together
-CHUNK = 1 << 17  # elements times candidates held at once; stays in the cache of a core
+
+
+class Tile(NamedTuple):
+    """How much is scored at once.
+
+    Attributes:
+        block: elements of one row scored together.
+        chunk: elements times candidates held at once.
+    """
+
+    block: int
+    chunk: int
+
+
+CPU_TILE = Tile(1 << 14, 1 << 17)  # stays in the cache of a core
+GPU_TILE = Tile(1 << 20, 1 << 26)  # a kernel launch costs what half a million elements cost; 256 MB
+
+
+def _tile(rows: Tensor) -> Tile:
+    return CPU_TILE if rows.device.type == "cpu" else GPU_TILE
 
 
 def best_candidates(rows: Tensor, scales: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -22,7 +42,7 @@ def best_candidates(rows: Tensor, scales: Tensor, low: Tensor, high: Tensor) -> 
     Returns:
         (channels,) int64.
     """
-    if len(rows) > 1 or rows.shape[1] <= BLOCK:
+    if len(rows) > 1 or rows.shape[1] <= _tile(rows).block:
         return candidate_scores(rows, scales, low, high).argmin(1)
     return _best_of_long_row(rows, scales, low, high)
 
@@ -35,11 +55,12 @@ def candidate_scores(rows: Tensor, scales: Tensor, low: Tensor, high: Tensor) ->
     """
     channels, length = rows.shape
     totals = torch.zeros(scales.shape, dtype=torch.float64, device=rows.device)
-    height = max(1, CHUNK // (min(length, BLOCK) * scales.shape[1]))
+    tile = _tile(rows)
+    height = max(1, tile.chunk // (min(length, tile.block) * scales.shape[1]))
     for top in range(0, channels, height):
         part = slice(top, top + height)
         tables = scales[part], low[part], high[part]
-        for block in rows[part].split(BLOCK, dim=1):
+        for block in rows[part].split(tile.block, dim=1):
             totals[part] += _sums(block, *tables)
     return totals / length
 
@@ -50,7 +71,7 @@ def _best_of_long_row(row: Tensor, scales: Tensor, low: Tensor, high: Tensor) ->
     Sums only grow, so a candidate whose partial sum exceeds the full sum of another cannot win. The
     result is that of scoring everything, in half the time at 4 bits and a tenth at 8.
     """
-    blocks = row.split(BLOCK, dim=1)
+    blocks = row.split(_tile(row).block, dim=1)
     totals = _sums(blocks[0], scales, low, high)
     favourite = totals.argmin(1)
     tables = [table[:, favourite] for table in (scales, low, high)]
@@ -64,7 +85,7 @@ def _best_of_long_row(row: Tensor, scales: Tensor, low: Tensor, high: Tensor) ->
 
 def _sums(block: Tensor, scales: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Sum of |x - x_hat|^2.4 over the columns of a block: (channels, candidates) float64."""
-    width = max(1, CHUNK // block.numel())
+    width = max(1, _tile(block).chunk // block.numel())
     parts = zip(*(table.split(width, dim=1) for table in (scales, low, high)), strict=True)
     return torch.cat([_errors(block, *part).sum(2).double() for part in parts], dim=1)
 
