@@ -19,7 +19,16 @@ from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
 
-KEPT = ("metrics.json", "training.json", "history.csv", "teacher.json", "extractor.json")
+KEPT = (
+    "metrics.json",
+    "training.json",
+    "history.csv",
+    "teacher.json",
+    "extractor.json",
+    "acceptance.json",
+    "baselines.md",
+    "baselines.csv",
+)
 PACKAGES = ("hqdm-bench", "numpy", "scipy", "snakemake", "torch")
 KINDS = ("train", "sample", "evaluate", "teacher", "trajectories", "reference", "outliers")
 

@@ -129,7 +129,7 @@ def test_search_marks_the_protocol_closest_to_the_papers_row(project):
     best = min(bedrooms, key=lambda row: float(row["distance_to_paper"]))
     assert (best["model"], best["protocol"], best["eta"]) == ("bedrooms-raw", "bedrooms-eta0", "0")
     assert best["weights"] == "as stored"
-    assert float(best["distance_to_paper"]) == pytest.approx(math.log(1.01))
+    assert float(best["distance_to_paper"]) == pytest.approx(0.01 / 1.01)
     text = layout.baselines("search", "md").read_text()
     assert text.count("**") == 2 * 3  # one closest setting a data set
     assert "| *paper* |  |  |  |  |  |  |  | 7.56 | 14.06 | 51.95 | 41.18 |  |  |" in text
@@ -148,6 +148,16 @@ def test_search_compares_eta_steps_and_weights(project):
             {row.weights for row in own},
         ):
             assert len(unknown) >= 2
+
+
+def test_a_metric_of_zero_is_as_far_as_can_be(project):
+    """A collapsed model has no recall at all."""
+    fill_search(project, None)
+    broken = {"is": 1.0, **PAPER_BEDROOMS, "recall": 0.0}
+    write_metrics(project, "search", "bedrooms", "bedrooms-20", broken)
+    rows = baseline_rows(project, load_catalogue(project).suite("search"), load_catalogue(project))
+    (row,) = [row for row in rows if row.protocol.name == "bedrooms-20"]
+    assert row.distance == pytest.approx(0.25)
 
 
 def test_a_suite_without_baselines_says_so(project):

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,8 @@ class BaselineRow:
         dataset: the paper's data set.
         values: metric to stored value.
         checks: against the values others report under this protocol.
-        distance: mean over the paper's metrics of |ln(ours / paper)|; None where the extractor is
-            not the paper's.
+        distance: mean over the paper's metrics of |ours - paper| / max(ours, paper), from 0 to 1;
+            None where the extractor is not the paper's.
     """
 
     dataset: str
@@ -98,8 +97,10 @@ def _paper(root: Path) -> dict[str, dict[str, float]]:
 
 
 def _distance(values: dict[str, float], paper: dict[str, float]) -> float:
-    logs = [abs(math.log(values[metric] / value)) for metric, value in paper.items()]
-    return sum(logs) / len(logs)
+    parts = [
+        abs(values[metric] - value) / max(values[metric], value) for metric, value in paper.items()
+    ]
+    return sum(parts) / len(parts)
 
 
 def write_baselines(root: Path, suite: Suite, catalogue: Catalogue) -> None:
@@ -141,8 +142,8 @@ def _markdown(suite: Suite, rows: Sequence[BaselineRow], paper: dict[str, dict[s
             parts.append("Checked against what others report: " + "; ".join(expectations) + ".")
     if any(row.distance is not None for row in rows):
         parts.append(
-            "Distance to the paper: mean over its metrics of |ln(ours / paper)|; the smallest of a "
-            "data set is bold."
+            "Distance to the paper: mean over its metrics of the difference in units of the larger "
+            "value, 0 to 1; the smallest of several is bold."
         )
     return "\n\n".join(parts) + "\n"
 
@@ -163,7 +164,7 @@ def _table(extractor: str, rows: Sequence[BaselineRow], paper: dict[str, float])
             for metric, entry in METRICS.items()
         ]
         distance = "" if row.distance is None else f"{row.distance:.3f}"
-        if distances and row.distance == min(distances):
+        if len(distances) > 1 and row.distance == min(distances):
             distance = f"**{distance}**"
         lines.append(_line([*_describe(row), *values, row.verdict, distance]))
     return "\n".join(lines)
