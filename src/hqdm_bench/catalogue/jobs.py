@@ -1,7 +1,7 @@
 """The jobs of a suite, derived from the catalogue as the workflow derives them from its rules.
 
-What tables and figures are made of is known to `hqdm_bench.report`, which takes seconds to import;
-it is said here a second time, and the tests hold the two and Snakemake's dry run together.
+What figures are made of is known to `hqdm_bench.report`, which takes seconds to import; it is said
+here a second time, and the tests hold the two and Snakemake's dry run together.
 """
 
 from collections.abc import Iterator, Mapping

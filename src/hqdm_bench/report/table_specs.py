@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hqdm_bench.catalogue import Catalogue, ModelSpec, Suite
+from hqdm_bench.catalogue.jobs import TABLE_DATASETS
 from hqdm_bench.common.errors import BenchError
 
 __all__ = ["ORDER_METHODS", "TABLES", "TableSpec", "order_variants", "table_models"]
@@ -33,22 +34,22 @@ class TableSpec:
 HEADLINE = (("hqdm", "efficientdm"),)
 TABLES = {
     1: TableSpec(
-        "imagenet", "LDM-4 on ImageNet 256x256", ("is", "fid", "sfid", "precision"), HEADLINE
+        TABLE_DATASETS[1], "LDM-4 on ImageNet 256x256", ("is", "fid", "sfid", "precision"), HEADLINE
     ),
     2: TableSpec(
-        "bedrooms",
+        TABLE_DATASETS[2],
         "LDM-4 on LSUN-Bedrooms 256x256",
         ("fid", "sfid", "precision", "recall"),
         HEADLINE,
     ),
     3: TableSpec(
-        "churches",
+        TABLE_DATASETS[3],
         "LDM-8 on LSUN-Churches 256x256",
         ("fid", "sfid", "precision", "recall"),
         HEADLINE,
     ),
     4: TableSpec(
-        "imagenet",
+        TABLE_DATASETS[4],
         "Hadamard order k of HQ-DM, LDM-4 on ImageNet 256x256",
         ("is", "fid", "sfid", "precision"),
         tuple((method, "hqdm") for k, method in ORDER_METHODS.items() if k != RELEASED_ORDER),
