@@ -26,7 +26,7 @@ from hqdm_bench.evaluate.inception_network import InceptionNetwork, inception_sh
 from hqdm_bench.methods import Student, build_student
 from hqdm_bench.models import LatentDiffusion, build_latent_diffusion
 from hqdm_bench.models.mini.classifier import ClassifierRecipe, MiniClassifier
-from hqdm_bench.quantize import roles
+from hqdm_bench.quantization import roles
 
 ROOT = Path(__file__).parents[1]
 NARROW = 32  # model_channels of the copy calls are counted on; whole Hadamard blocks

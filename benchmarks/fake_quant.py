@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from hqdm_bench.hadamard import BlockRotation
-from hqdm_bench.quantize.functional import fake_quantize, lora_fake_quantize
-from hqdm_bench.quantize.reference import plain_fake_quantize, plain_lora_fake_quantize
+from hqdm_bench.quantization.functional import fake_quantize, lora_fake_quantize
+from hqdm_bench.quantization.reference import plain_fake_quantize, plain_lora_fake_quantize
 
 ACTIVATIONS = ((16, 64, 8, 8), (16, 128, 4, 4), (16, 192, 8, 8), (16, 64, 64), (16, 256))
 WEIGHTS = ((64, 64, 3, 3), (128, 128, 3, 3), (512, 64))

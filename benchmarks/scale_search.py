@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hqdm_bench.quantize import mse_grid
+from hqdm_bench.quantization import mse_grid
 
 CASES = (
     ("conv 64x64x3x3, per channel", (64, 64, 3, 3), True),

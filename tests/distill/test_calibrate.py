@@ -11,7 +11,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.distill import Trajectories, calibrate, noise_error
 from hqdm_bench.methods import Student, build_student
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantize import mse_grid, symmetric_mse_scale
+from hqdm_bench.quantization import mse_grid, symmetric_mse_scale
 
 
 def build(teacher: LatentDiffusion, recipe: Recipe, name: str, **options: Any) -> Student:

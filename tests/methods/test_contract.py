@@ -20,7 +20,7 @@ from hqdm_bench.methods import (
     save_student,
 )
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantize import LoRAWeight
+from hqdm_bench.quantization import LoRAWeight
 
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "hqdm": [{"preset": "as_paper"}, {"rotate": "all", "activation": "affine", "order": 3}],

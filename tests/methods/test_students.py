@@ -10,7 +10,7 @@ from hqdm_bench.catalogue import Bits, MethodSpec, Recipe
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods import Student, build_student, load_student, save_student
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantize import AffineTable, SymmetricTable
+from hqdm_bench.quantization import AffineTable, SymmetricTable
 
 
 def build(

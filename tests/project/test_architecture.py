@@ -19,7 +19,7 @@ ORDER = (
     "artefacts",
     "models",
     "hadamard",
-    "quantize",
+    "quantization",
     "methods",
     "distill",
     "integer",

@@ -18,7 +18,7 @@ from hqdm_bench.distill.trajectories import Trajectories
 from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.methods import Student
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantize import ActivationQuantizer, AffineStatic, QuantizedLayer
+from hqdm_bench.quantization import ActivationQuantizer, AffineStatic, QuantizedLayer
 
 __all__ = ["SAMPLE", "calibrate", "calibrate_on_batch"]
 

@@ -15,7 +15,7 @@ from hqdm_bench.distill.trajectories import Trajectories
 from hqdm_bench.distill.validate import noise_error
 from hqdm_bench.methods import Student, build_student
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantize import coverage
+from hqdm_bench.quantization import coverage
 
 __all__ = ["Trained", "train_student"]
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from hqdm_bench.catalogue import Bits, Recipe
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods.options import MethodOptions
-from hqdm_bench.quantize import LoRAWeight, QuantizedLayer, StaticWeight, StepIndex
+from hqdm_bench.quantization import LoRAWeight, QuantizedLayer, StaticWeight, StepIndex
 
 __all__ = ["Student"]
 

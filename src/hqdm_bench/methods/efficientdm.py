@@ -13,7 +13,7 @@ from hqdm_bench.methods.options import QatOptions
 from hqdm_bench.methods.qat import build_qat_student
 from hqdm_bench.methods.registry import register
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantize import AffineTable
+from hqdm_bench.quantization import AffineTable
 
 __all__ = ["EfficientDMOptions", "build"]
 

@@ -14,7 +14,7 @@ from hqdm_bench.methods.options import QatOptions
 from hqdm_bench.methods.qat import build_qat_student
 from hqdm_bench.methods.registry import register
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantize import AffineTable, Rotation, SymmetricTable
+from hqdm_bench.quantization import AffineTable, Rotation, SymmetricTable
 
 __all__ = ["HQDMOptions", "build"]
 

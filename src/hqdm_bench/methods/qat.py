@@ -12,7 +12,7 @@ from hqdm_bench.common.seeds import generator
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.options import QatOptions
 from hqdm_bench.models import DDIM, LatentDiffusion
-from hqdm_bench.quantize import (
+from hqdm_bench.quantization import (
     ActivationQuantizer,
     AffineStatic,
     LoRAWeight,

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.quantize import (
+from hqdm_bench.quantization import (
     minmax_grid,
     mse_grid,
     symmetric_limit,
@@ -10,8 +10,8 @@ from hqdm_bench.quantize import (
     symmetric_mse_scale,
     weight_grid,
 )
-from hqdm_bench.quantize.grid import check_activation_bits, check_weight_bits
-from hqdm_bench.quantize.search import CPU_TILE, GPU_TILE, candidate_scores
+from hqdm_bench.quantization.grid import check_activation_bits, check_weight_bits
+from hqdm_bench.quantization.search import CPU_TILE, GPU_TILE, candidate_scores
 
 SEARCH = {"max": minmax_grid, "mse": mse_grid}
 ACTIVATIONS = (
@@ -101,7 +101,7 @@ def test_long_rows_find_what_scoring_everything_finds(generator, size, bits):
 def test_tiles_of_a_gpu_find_the_same_grid(generator, monkeypatch, per_channel):
     x = torch.randn(24, CPU_TILE.block, generator=generator, dtype=torch.float64)
     usual = mse_grid(x, 4, per_channel=per_channel)
-    monkeypatch.setattr("hqdm_bench.quantize.search._tile", lambda rows: GPU_TILE)
+    monkeypatch.setattr("hqdm_bench.quantization.search._tile", lambda rows: GPU_TILE)
     large = mse_grid(x, 4, per_channel=per_channel)
     assert torch.equal(usual.best_index, large.best_index)
 

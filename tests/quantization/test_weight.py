@@ -7,7 +7,7 @@ from torch import nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator as stream
-from hqdm_bench.quantize import LoRAWeight, StaticWeight, minmax_grid
+from hqdm_bench.quantization import LoRAWeight, StaticWeight, minmax_grid
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hqdm_bench.catalogue.bits import ACTIVATION_BITS, WEIGHT_BITS
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.quantize.search import best_candidates
+from hqdm_bench.quantization.search import best_candidates
 
 __all__ = [
     "CANDIDATES",

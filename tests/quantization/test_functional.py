@@ -5,8 +5,8 @@ import torch
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.hadamard import BlockRotation
-from hqdm_bench.quantize.functional import fake_quantize, lora_codes, lora_fake_quantize
-from hqdm_bench.quantize.reference import plain_fake_quantize, plain_lora_fake_quantize
+from hqdm_bench.quantization.functional import fake_quantize, lora_codes, lora_fake_quantize
+from hqdm_bench.quantization.reference import plain_fake_quantize, plain_lora_fake_quantize
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 

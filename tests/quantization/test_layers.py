@@ -7,7 +7,7 @@ from torch import nn
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator as stream
 from hqdm_bench.hadamard import block_rotate
-from hqdm_bench.quantize import (
+from hqdm_bench.quantization import (
     AffineStatic,
     AffineTable,
     LoRAWeight,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hqdm_bench.quantize import (
+from hqdm_bench.quantization import (
     AffineTable,
     Grid,
     LoRAWeight,

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.hadamard import BlockRotation
-from hqdm_bench.quantize.functional import fake_quantize
-from hqdm_bench.quantize.grid import (
+from hqdm_bench.quantization.functional import fake_quantize
+from hqdm_bench.quantization.grid import (
     check_activation_bits,
     mse_grid,
     symmetric_limit,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.quantize.functional import lora_codes, lora_fake_quantize
-from hqdm_bench.quantize.grid import Grid, check_weight_bits, minmax_grid, mse_grid
+from hqdm_bench.quantization.functional import lora_codes, lora_fake_quantize
+from hqdm_bench.quantization.grid import Grid, check_weight_bits, minmax_grid, mse_grid
 
 __all__ = ["LoRAWeight", "StaticWeight", "weight_grid"]
 

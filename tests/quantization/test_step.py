@@ -3,7 +3,7 @@ import copy
 import pytest
 
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.quantize import StepIndex
+from hqdm_bench.quantization import StepIndex
 
 
 def test_rows_follow_the_timestep():

@@ -5,7 +5,7 @@ import torch
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.hadamard import BlockRotation, block_rotate
-from hqdm_bench.quantize import (
+from hqdm_bench.quantization import (
     AffineStatic,
     AffineTable,
     SymmetricTable,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.quantize.layers import QuantizedLayer
-from hqdm_bench.quantize.weight import LoRAWeight, StaticWeight
+from hqdm_bench.quantization.layers import QuantizedLayer
+from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight
 
 __all__ = ["coverage"]
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.hadamard import BlockRotation, divides, fold
-from hqdm_bench.quantize.activation import ActivationQuantizer
-from hqdm_bench.quantize.step import StepIndex
-from hqdm_bench.quantize.weight import LoRAWeight, StaticWeight
+from hqdm_bench.quantization.activation import ActivationQuantizer
+from hqdm_bench.quantization.step import StepIndex
+from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight
 
 __all__ = ["QuantizedLayer", "Rotation"]
 

@@ -1,14 +1,14 @@
 """Quantization grids, quantizers with straight-through gradients, layers, and layer policies."""
 
-from hqdm_bench.quantize.activation import (
+from hqdm_bench.quantization.activation import (
     ActivationQuantizer,
     AffineStatic,
     AffineTable,
     SymmetricTable,
 )
-from hqdm_bench.quantize.coverage import coverage
-from hqdm_bench.quantize.functional import fake_quantize, lora_fake_quantize
-from hqdm_bench.quantize.grid import (
+from hqdm_bench.quantization.coverage import coverage
+from hqdm_bench.quantization.functional import fake_quantize, lora_fake_quantize
+from hqdm_bench.quantization.grid import (
     Grid,
     minmax_grid,
     mse_grid,
@@ -16,11 +16,11 @@ from hqdm_bench.quantize.grid import (
     symmetric_max_scale,
     symmetric_mse_scale,
 )
-from hqdm_bench.quantize.layers import QuantizedLayer, Rotation
-from hqdm_bench.quantize.policy import POLICIES, Role, full, official, roles
-from hqdm_bench.quantize.step import StepIndex
-from hqdm_bench.quantize.surgery import replace
-from hqdm_bench.quantize.weight import LoRAWeight, StaticWeight, weight_grid
+from hqdm_bench.quantization.layers import QuantizedLayer, Rotation
+from hqdm_bench.quantization.policy import POLICIES, Role, full, official, roles
+from hqdm_bench.quantization.step import StepIndex
+from hqdm_bench.quantization.surgery import replace
+from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight, weight_grid
 
 __all__ = [
     "POLICIES",

@@ -4,7 +4,7 @@ from torch import nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.models import UNet
-from hqdm_bench.quantize import full, official, roles
+from hqdm_bench.quantization import full, official, roles
 
 # Keys of the public CompVis configurations; total and trained layers as hard-wired in the
 # released EfficientDM and HQ-DM scripts.
