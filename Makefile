@@ -16,7 +16,7 @@ ENV := env PATH="$(CURDIR)/$(VENV)/bin:$$PATH" \
 SNAKEMAKE := $(ENV) $(VENV)/bin/snakemake
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mini smoke test lint lock clean distclean
+.PHONY: help setup mini smoke differences plus tuning test lint lock clean distclean
 
 help:  ## show this list
 	@echo "usage: make TARGET [CORES=$(CORES)] [ARGS='more arguments'] [PYTHON=$(PYTHON)]"
@@ -38,6 +38,15 @@ mini: $(STAMP)  ## tables and figures at reduced counts on the embedded models (
 
 smoke: $(STAMP)  ## the same workflow at toy counts, minutes
 	$(SNAKEMAKE) --cores $(CORES) $(ARGS) smoke
+
+differences: $(STAMP)  ## what each difference between the paper's text and its code does; synthetic outliers (an hour)
+	$(SNAKEMAKE) --cores $(CORES) $(ARGS) differences outliers
+
+plus: $(STAMP)  ## hqdm-plus against both methods: three models, five seeds (three quarters of an hour)
+	$(SNAKEMAKE) --cores $(CORES) $(ARGS) plus
+
+tuning: $(STAMP)  ## candidates of hqdm-plus on trajectories of their own, noise error only (ten minutes)
+	$(SNAKEMAKE) --cores $(CORES) $(ARGS) tuning
 
 test: $(STAMP)  ## fast tests (more: make test ARGS="-m slow")
 	$(ENV) $(VENV)/bin/pytest $(ARGS)

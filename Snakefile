@@ -38,3 +38,23 @@ rule mini:
 rule smoke:
     input:
         suite_targets("smoke"),
+
+
+rule differences:
+    input:
+        suite_targets("differences"),
+
+
+rule outliers:
+    input:
+        suite_targets("outliers"),
+
+
+rule plus:
+    input:
+        suite_targets("plus"),
+
+
+rule tuning:
+    input:
+        suite_targets("tuning"),

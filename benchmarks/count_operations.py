@@ -37,13 +37,14 @@ def main() -> None:
 
 
 def count(catalogue: Catalogue) -> dict[str, Any]:
-    """Everything the file holds."""
+    """Everything the file holds; variants of a model have its operations."""
     counted: dict[str, dict[str, Any]] = {}
-    for spec in catalogue.models.values():
+    specs = [spec for spec in catalogue.models.values() if spec.weights_of is None]
+    for spec in specs:
         key = architecture_of(spec)
         if key not in counted:
             counted[key] = {"architecture": key} | forward(spec) | calls(catalogue, spec)
-    models = {name: counted[architecture_of(spec)] for name, spec in catalogue.models.items()}
+    models = {spec.name: counted[architecture_of(spec)] for spec in specs}
     return {"models": models, "extractors": {"inception": inception(), "mini-classifier": mini()}}
 
 
@@ -95,7 +96,7 @@ def calls(catalogue: Catalogue, spec: ModelSpec) -> dict[str, int]:
     with torch.no_grad(), CallCounter() as teacher:
         guided_loss(model, trajectories, 0, 0)
     around = model.with_unet(student)
-    optimiser = Optimiser(student, student.recipe)
+    optimiser = Optimiser(student, catalogue.recipe("released"))
     optimiser.update(guided_loss(around, trajectories, 0, 0))  # the first makes constants
     with CallCounter() as update:
         optimiser.update(guided_loss(around, trajectories, 0, 0))

@@ -13,7 +13,8 @@ from hqdm_bench.models import DDIM, load_latent_diffusion
 from hqdm_bench.models.mini import ClassifierRecipe, TeacherRecipe, load_classifier, recipe_digest
 
 CATALOGUE = load_catalogue(Path(__file__).parents[2])
-MODELS = [name for name, spec in CATALOGUE.models.items() if spec.source == "embedded"]
+EMBEDDED = [spec for spec in CATALOGUE.models.values() if spec.source == "embedded"]
+MODELS = [spec.name for spec in EMBEDDED if spec.weights_of is None]
 EXTRACTOR = "mini-classifier"
 
 

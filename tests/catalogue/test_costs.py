@@ -188,7 +188,9 @@ def test_tables_and_figures_are_made_of_what_the_report_reads(catalogue):
     for suite in catalogue.suites.values():
         jobs = suite_jobs(catalogue, suite)
         made = {layout.outliers(suite.name, model) for model in jobs.outliers}
-        made |= {layout.history(cell) for cell in jobs.students}
+        for cell in jobs.students:
+            made |= {layout.history(cell), layout.training(cell)}
+        made |= {layout.metrics(cell) for cell in jobs.scored}
         for cell in jobs.images:
             made |= {layout.shard(cell, k) for k in range(catalogue.protocol(cell.protocol).shards)}
         for name in suite.figures:

@@ -105,7 +105,7 @@ def test_paths_follow_the_documented_layout():
         (
             "suites/mini.yaml",
             lambda c: c["models"][0]["cells"][1].update(methods=["hadamard"]),
-            r"unknown method 'hadamard' .* known: efficientdm, efficientdm-as-paper, fp, hqdm",
+            r"unknown method 'hadamard' .* known: .*efficientdm, .*fp, hqdm, ",
         ),
         (
             "suites/mini.yaml",

@@ -124,6 +124,34 @@ def test_suites_without_a_target_are_asked_for_by_table(capsys, project):
     assert text.rstrip().endswith("snakemake --cores 2 results/eight/tables/table1.md")
 
 
+@pytest.mark.parametrize(
+    ("suite", "command"),
+    [
+        ("plus", "make plus"),
+        ("tuning", "make tuning"),
+        ("outliers", "snakemake --cores 2 outliers"),
+        # `make differences` runs suite outliers as well, which this plan does not count.
+        ("differences", "snakemake --cores 2 differences"),
+    ],
+)
+def test_studies_have_targets(capsys, project, suite, command):
+    text = page(capsys, suite, "--root", project)
+    assert text.rstrip().endswith(command)
+    assert "and the target itself" in text
+
+
+def test_a_suite_of_students_has_no_images(capsys, project):
+    value = document(capsys, "outliers", "--root", project)
+    assert {row["image_sets"] for row in value["grid"]} == {0}
+    assert set(value["jobs"]) == {
+        "embedded_teacher",
+        "teacher_trajectories",
+        "train_student",
+        "report_table",
+        "figure",
+    }
+
+
 def test_unknown_suite(capsys, project):
     assert main(["plan", "maxi", "--root", str(project)]) == 2
     assert "unknown suite 'maxi'" in capsys.readouterr().err

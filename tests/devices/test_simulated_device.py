@@ -95,7 +95,7 @@ def test_students_do_not_depend_on_the_device(
         )
         errors.append(trained.noise_error)
         save_student(trained.student, where / "student.safetensors", {})
-        student = load_student(where / "student.safetensors", method, teacher).freeze()
+        student = load_student(where / "student.safetensors", teacher.unet, method).freeze()
         images.append(draw_shard(model.with_unet(student).to(device), protocol, 0).images)
     assert errors[0] == errors[1]
     assert (images[0] == images[1]).all()

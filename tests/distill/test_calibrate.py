@@ -92,7 +92,7 @@ def inputs(
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("efficientdm", {}), ("hqdm", {}), ("hqdm", {"rotate": "all", "activation": "affine"})],
+    [("efficientdm", {}), ("hqdm", {}), ("hqdm", {"scope": "every_linear", "activation": "asymmetric"})],
 )
 def test_per_step_searches_the_inputs_the_quantizer_will_see(
     name: str,

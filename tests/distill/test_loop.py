@@ -9,7 +9,6 @@ import torch
 from hqdm_bench.catalogue import Bits, MethodSpec, Recipe
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.distill import (
-    AdamW,
     History,
     Trajectories,
     calibrate,
@@ -66,7 +65,7 @@ def test_training_moves_only_what_is_trained(
     assert embedding.grad is None
     assert embedding.requires_grad
     trained = ("lora_A", "lora_B", "weight.scale", "activation.scale")
-    low_bit = tuple(f"unet.{name}." for name in student.low_bit_layers())
+    low_bit = tuple(f"network.{name}." for name in student.low_bit_layers())
     for key, value in student.state_dict().items():
         if "attn2.to_q" in key or "attn2.to_k" in key:
             continue  # one token: softmax is 1 whatever they say
@@ -106,7 +105,7 @@ def test_noise_error_of_a_silent_student_is_one(
     teacher: LatentDiffusion, recipe: Recipe, trajectories: Trajectories
 ) -> None:
     student = build_student(MethodSpec("fp", "FP", "fp", {}), teacher, Bits(32, 32), recipe, 0)
-    student.unet.forward = lambda x, t, c: torch.zeros_like(x)  # type: ignore[method-assign]
+    student.network.forward = lambda x, t, c: torch.zeros_like(x)  # type: ignore[method-assign]
     assert noise_error(student, teacher, trajectories) == 1.0
     with pytest.raises(BenchError, match="no trajectory is held out"):
         noise_error(student, teacher, trajectories.training)
@@ -201,33 +200,3 @@ def test_divergence_says_when_and_what_to_lower(
         next(iter(student.low_bit_layers().values())).weight.lora_B.fill_(torch.inf)
     with pytest.raises(BenchError, match=r"update 1 of 8 is nan; raise lora_lr_divisor"):
         distill(student, teacher, trajectories, recipe, 0)
-
-
-def test_adamw_is_the_one_of_torch() -> None:
-    random = torch.Generator().manual_seed(0)
-    start = [torch.randn(5, 3, generator=random, dtype=torch.float64) for _ in range(4)]
-    rates = (1e-2, 1e-2, 3e-3, 5e-4)
-    ours = [torch.nn.Parameter(value.clone()) for value in start]
-    theirs = [torch.nn.Parameter(value.clone()) for value in start]
-    for parameters in (ours, theirs):
-        parameters[3].data = parameters[0].data  # two parameters on one storage
-
-    def groups(parameters: list[torch.nn.Parameter]) -> list[dict[str, object]]:
-        return [
-            {"params": [parameter], "lr": rate, "weight_decay": 0.1}
-            for parameter, rate in zip(parameters, rates, strict=True)
-        ]
-
-    mine, reference = AdamW(groups(ours)), torch.optim.AdamW(groups(theirs))
-    for update in range(6):
-        for pair in zip(ours, theirs, strict=True):
-            gradient = torch.randn(5, 3, generator=random, dtype=torch.float64)
-            for parameter in pair:
-                parameter.grad = gradient.clone()
-        factor = 1 - update / 6
-        for group, rate in zip(reference.param_groups, rates, strict=True):
-            group["lr"] = rate * factor
-        mine.step(factor)
-        reference.step()
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-13, atol=0)

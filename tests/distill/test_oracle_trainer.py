@@ -102,7 +102,7 @@ def draw(teacher: LatentDiffusion, setup: dict[str, Tensor]) -> Trajectories:
     """The recorded noise along the teacher, with the recorded constants, in float64."""
     names = ("t", "a", "a_prev", "sigma", "sqrt_1ma")
     ddim = DDIM(1.0, *(setup[f"ddim/{name}"] for name in names))
-    x_t, eps = zip(
+    x_t, eps, branches = zip(
         *(
             roll(teacher.double(), ddim, start.double(), list(noise.double()), labels, 1.5)
             for start, noise, labels in zip(
@@ -113,7 +113,8 @@ def draw(teacher: LatentDiffusion, setup: dict[str, Tensor]) -> Trajectories:
     )
     teacher.float()
     times = tuple(setup["ddim/t"].tolist())
-    return Trajectories(torch.stack(x_t), torch.stack(eps), setup["labels"], times, 1.5, 5, {})
+    x_t, eps, branches = torch.stack(x_t), torch.stack(eps), torch.stack(branches)
+    return Trajectories(x_t, eps, setup["labels"], times, 1.5, 5, {}, branches)
 
 
 def starting_student(oracle: Oracle, name: str) -> Student:

@@ -9,7 +9,17 @@ import torch
 from hqdm_bench.catalogue import Bits, MethodSpec, Recipe
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.tensors import read_tensors, write_tensors
-from hqdm_bench.distill import Trajectories, distill, guided_loss, loop, train, train_student
+from hqdm_bench.distill import (
+    Optimiser,
+    Trajectories,
+    calibrate,
+    distill,
+    guided_loss,
+    loop,
+    train,
+    train_student,
+)
+from hqdm_bench.methods import build_student
 from hqdm_bench.models import LatentDiffusion
 
 
@@ -113,3 +123,66 @@ def test_a_damaged_checkpoint_is_named(
     write_tensors(path, tensors, header)
     with pytest.raises(BenchError, match="has no fitting range/"):
         train_student(*arguments)
+
+
+TEXT = {"scale_table": "separate", "scale_aware": "gradient"}
+
+
+def test_steps_of_rows_and_gradient_factors_are_resumed(
+    teacher: LatentDiffusion,
+    recipe: Recipe,
+    trajectories: Trajectories,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method = MethodSpec("efficientdm", "", "efficientdm", TEXT)
+    test_a_resumed_training_is_not_calibrated_again(
+        method, teacher, recipe, trajectories, tmp_path, monkeypatch
+    )
+    tensors, header = read_tensors(tmp_path / "checkpoint.safetensors")
+    assert tensors["row_steps"].tolist() == [recipe.trajectories] * recipe.steps
+    factors, rates = header["gradient_factors"], header["rates"]
+    assert len(factors) == len(rates)
+    low_rank = [(rate, factor) for rate, factor in zip(rates, factors, strict=True) if factor != 1]
+    assert len({rate for rate, _ in low_rank}) == 1
+    assert len({factor for _, factor in low_rank}) > 1
+
+
+def test_everything_an_optimiser_knows_is_restored(
+    teacher: LatentDiffusion, recipe: Recipe, trajectories: Trajectories
+) -> None:
+    student = build_student(
+        MethodSpec("efficientdm", "", "efficientdm", TEXT), teacher, Bits(4, 4), recipe, 0
+    )
+    calibrate(student, teacher, trajectories, recipe, 0)
+    optimiser = Optimiser(student, recipe)
+    model = teacher.with_unet(student)
+    for index in (3, 2, 2):
+        optimiser.update(guided_loss(model, trajectories, 0, index))
+    state = {name: value.clone() for name, value in optimiser.state().items()}
+    assert state["row_steps"].tolist() == [0, 0, 2, 1]
+    other = Optimiser(student, recipe)  # its rates and factors are those of the scales now
+    assert other.state()["row_steps"].tolist() == [0, 0, 0, 0]
+    assert other.settings != optimiser.settings
+    other.restore(state, optimiser.settings)
+    assert other.settings == optimiser.settings
+    assert other.state().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in other.state().items())
+
+
+def test_only_the_row_of_the_step_in_use_moves(
+    teacher: LatentDiffusion, recipe: Recipe, trajectories: Trajectories
+) -> None:
+    student = build_student(
+        MethodSpec("efficientdm", "", "efficientdm", TEXT), teacher, Bits(4, 4), recipe, 0
+    )
+    calibrate(student, teacher, trajectories, recipe, 0)
+    optimiser = Optimiser(student, recipe)
+    tables = {
+        (name, kind): (table, table.detach().clone())
+        for name, layer in student.low_bit_layers().items()
+        for kind, table in layer.activation.named_parameters()
+    }
+    optimiser.update(guided_loss(teacher.with_unet(student), trajectories, 0, 2))
+    for name, (table, before) in tables.items():
+        assert (table != before).tolist() == [False, False, True, False], name

@@ -22,7 +22,7 @@ def build(
 def test_full_precision_is_the_teacher_itself(teacher: LatentDiffusion, recipe: Recipe) -> None:
     spec = MethodSpec("fp", "FP", "fp", {})
     student = build_student(spec, teacher, Bits(32, 32), recipe, 0)
-    assert student.unet is teacher.unet
+    assert student.network is teacher.unet
     assert not student.trainable
     x, times = torch.ones(2, 3, 4, 4), torch.tensor([3, 777])  # any t, mixed too
     context = teacher.context(torch.tensor([1, 2]))
@@ -63,28 +63,28 @@ def test_released_policy_on_the_toy(teacher: LatentDiffusion, recipe: Recipe) ->
     ]
     assert all(layer.rotation is None for layer in student.static_layers().values())
     assert all(layer.weight.bits == 8 for layer in student.static_layers().values())
-    kept = [name for name, _ in student.unet.named_modules() if name.endswith("skip_connection")]
+    kept = [name for name, _ in student.network.named_modules() if name.endswith("skip_connection")]
     assert kept
     assert not set(kept) & set(student.quantized_layers())
 
 
 @pytest.mark.parametrize(
-    ("rotate", "rank2", "rank3", "rank4"),
+    ("scope", "rank2", "rank3", "rank4"),
     [
-        ("conv_rank2", True, False, True),
-        ("all", True, True, True),
+        ("official", True, False, True),
+        ("every_linear", True, True, True),
         ("none", False, False, False),
     ],
 )
 def test_which_inputs_are_rotated(
-    rotate: str,
+    scope: str,
     rank2: bool,
     rank3: bool,
     rank4: bool,
     teacher: LatentDiffusion,
     recipe: Recipe,
 ) -> None:
-    layers = build(teacher, recipe, "hqdm", rotate=rotate).low_bit_layers()
+    layers = build(teacher, recipe, "hqdm", scope=scope).low_bit_layers()
     linear, conv = layers["middle_block.0.emb_layers.1"], layers["middle_block.0.in_layers.2"]
     tokens = layers["middle_block.1.transformer_blocks.0.ff.net.0.proj"]
     assert linear.rotates(torch.zeros(1, 128)) == rank2
@@ -129,7 +129,7 @@ def test_groups_of_the_released_optimiser(teacher: LatentDiffusion, recipe: Reci
     [
         ({}, 2),
         ({"weight_scale_updates": "once"}, 1),
-        ({"base": "float"}, 1),
+        ({"base": "full_precision"}, 1),
     ],
 )
 def test_number_of_weight_scale_updates(
@@ -151,9 +151,9 @@ def test_a_student_of_other_options_is_refused(
     path = tmp_path / "student.safetensors"
     save_student(build(teacher, recipe, "hqdm"), path, {})
     with pytest.raises(BenchError, match=r"'order': 5.*'order': 4.*train it again"):
-        load_student(path, MethodSpec("hq4", "HQ", "hqdm", {"order": 4}), teacher)
+        load_student(path, teacher.unet, MethodSpec("hq4", "HQ", "hqdm", {"order": 4}))
     with pytest.raises(BenchError, match="method 'hqdm'"):
-        load_student(path, MethodSpec("e", "E", "efficientdm", {}), teacher)
+        load_student(path, teacher.unet, MethodSpec("e", "E", "efficientdm", {}))
 
 
 def test_a_student_of_another_model_is_refused(
@@ -162,5 +162,5 @@ def test_a_student_of_another_model_is_refused(
     path = tmp_path / "student.safetensors"
     save_student(build(teacher, recipe, "hqdm", policy="full"), path, {})
     del teacher.unet.output_blocks[1][1]
-    with pytest.raises(BenchError, match="does not fit model 'toy'"):
-        load_student(path, MethodSpec("h", "H", "hqdm", {"policy": "full"}), teacher)
+    with pytest.raises(BenchError, match="does not fit this UNet; it was made of another model"):
+        load_student(path, teacher.unet, MethodSpec("h", "H", "hqdm", {"policy": "full"}))

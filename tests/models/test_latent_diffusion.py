@@ -9,6 +9,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.tensors import read_metadata, read_tensors, write_tensors
 from hqdm_bench.models import (
     build_latent_diffusion,
+    guide,
     load_latent_diffusion,
     save_latent_diffusion,
 )
@@ -114,6 +115,27 @@ def test_guidance_equals_two_separate_passes_in_one_batch(conditional):
     assert timesteps.tolist() == [751] * 6
     assert torch.equal(context[:3], model.context(torch.full((3,), 10)))
     assert torch.equal(context[3:], model.context(labels))
+
+
+@torch.no_grad()
+def test_guidance_combines_the_two_branches_to_the_last_bit(conditional):
+    x, labels = latents(), torch.tensor([0, 4, 9])
+    assert conditional.guides(labels, 1.5)
+    both = conditional.predict_branches(x, 751, labels)
+    null, with_label = both[:3], both[3:]
+    alone = conditional.predict(x, 751, labels, guidance=1.0)
+    torch.testing.assert_close(with_label, alone, atol=1e-5, rtol=1e-5)
+    guided = conditional.predict(x, 751, labels, guidance=1.5)
+    assert torch.equal(guided, null + 1.5 * (with_label - null))
+    assert torch.equal(guided, guide(both.chunk(2), 1.5))
+
+
+def test_an_unconditional_model_has_no_branches(conditional):
+    model = model_of(UNCONDITIONAL)
+    assert not model.guides(None, 3.0)
+    assert not conditional.guides(torch.tensor([1]), 1.0)
+    with pytest.raises(BenchError, match="is unconditional; it has one prediction"):
+        model.predict_branches(latents(), 1, torch.tensor([1, 2, 3]))
 
 
 @torch.no_grad()

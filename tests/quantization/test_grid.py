@@ -159,13 +159,13 @@ def test_refuses_data_without_a_range(value):
 
 
 def test_bit_widths_name_the_allowed_range():
-    assert [check_weight_bits(bits) for bits in (2, 8)] == [2, 8]
-    assert [check_activation_bits(bits) for bits in (3, 8)] == [3, 8]
-    for bits in (1, 9, 16):
-        with pytest.raises(BenchError, match=f"weights take 2 to 8 bits, not {bits}"):
+    assert [check_weight_bits(bits) for bits in (2, 8, 16)] == [2, 8, 16]
+    assert [check_activation_bits(bits) for bits in (3, 8, 16)] == [3, 8, 16]
+    for bits in (1, 9, 15, 17, 32):
+        with pytest.raises(BenchError, match=f"weights take 2 to 8 bits, or 16, not {bits}"):
             check_weight_bits(bits)
-    for bits in (2, 9):
-        with pytest.raises(BenchError, match=f"activations take 3 to 8 bits, not {bits}"):
+    for bits in (2, 9, 15, 17, 32):
+        with pytest.raises(BenchError, match=f"activations take 3 to 8 bits, or 16, not {bits}"):
             check_activation_bits(bits)
     with pytest.raises(BenchError, match=r"choose one of \['max', 'mse'\]"):
         weight_grid(torch.ones(2, 2), 4, "median")

@@ -65,8 +65,8 @@ def test_output_is_the_operation_on_quantized_operands(name):
         ("vector", Rotation(5), True),
         ("tokens", Rotation(5), False),
         ("conv1d", Rotation(5), False),
-        ("tokens", Rotation(5, rank3=True), True),
-        ("conv1d", Rotation(5, rank3=True), True),
+        ("tokens", Rotation(5, "every_linear"), True),
+        ("conv1d", Rotation(5, "every_linear"), True),
         ("conv", None, False),
     ],
 )
@@ -77,7 +77,7 @@ def test_which_inputs_are_rotated(name, rotation, expected):
     if not expected:
         assert seen is x
         return
-    torch.testing.assert_close(seen, block_rotate(x, 5, layer.axis))
+    torch.testing.assert_close(seen, block_rotate(x, 5, 1 if name.startswith("conv") else -1))
     plain = build(SOURCES[name][0](64))
     plain.load_state_dict(layer.state_dict())
     assert not torch.allclose(layer(x), plain(x))
@@ -90,7 +90,7 @@ def test_widths_without_whole_blocks_are_left_alone():
     assert build(nn.Linear(48, 4), Rotation(4)).rotates(torch.zeros(1, 48))
 
 
-@pytest.mark.parametrize("rotation", [None, Rotation(5), Rotation(3, rank3=True)])
+@pytest.mark.parametrize("rotation", [None, Rotation(5), Rotation(3, "every_linear")])
 @pytest.mark.parametrize("name", SOURCES)
 @pytest.mark.parametrize("kind", ["symmetric", "affine"])
 def test_freezing_changes_nothing(name, rotation, kind):

@@ -36,7 +36,7 @@ def test_starts_at_the_plainly_quantized_weight(weight, bits):
     """B is zero, so the base is what comes out, for both bases."""
     grid = minmax_grid(weight, bits, per_channel=True).for_weight(weight)
     codes = ((weight / grid.scale).round() + grid.zero).clamp(0, 2**bits - 1)
-    for module in (make(weight, bits), make(weight, bits, base="float")):
+    for module in (make(weight, bits), make(weight, bits, base="full_precision")):
         torch.testing.assert_close(module(), (codes - grid.zero) * grid.scale)
         assert torch.equal(module.effective_codes(), codes.to(torch.uint8))
         assert module.shape == weight.shape
@@ -190,14 +190,14 @@ def test_training_the_shared_step_size_alone_keeps_every_code(weight):
 
 
 def test_float_base_keeps_the_float_weight(weight):
-    module = make(weight, base="float")
+    module = make(weight, base="full_precision")
     assert module.codes is None
     assert module.base_scale is None
     assert torch.equal(module.base_weight, weight)
     assert len(list(module.parameters())) == 3
     (module() ** 2).sum().backward()
     assert module.scale.grad is not None
-    fresh = make(weight * 2, base="float")
+    fresh = make(weight * 2, base="full_precision")
     fresh.load_state_dict(module.state_dict())
     assert torch.equal(fresh(), module())
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import csv
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from hqdm_bench.catalogue import (
     Bits,
     Catalogue,
     Cell,
+    Comparison,
     MethodSpec,
     ModelSpec,
     Protocol,
@@ -85,6 +86,22 @@ def protocol(extractor: str, images: int) -> Protocol:
         extractor=extractor,
         is_split=4,
     )
+
+
+def coverage(bits: Bits, full: bool = False) -> dict[str, Any]:
+    """Three quarters of the MACs low-bit under the official policy, all under the full one."""
+    shares = {str(bits): (1.0, 1.0)}
+    if not full:
+        shares = {str(bits): (0.75, 0.9), "w8a8": (0.05, 0.04), "w32a32": (0.2, 0.06)}
+    return {
+        "by_bits": {
+            name: {"mac_share": macs, "weight_share": weights}
+            for name, (macs, weights) in shares.items()
+        },
+        "bops": 3_000_000_000 if full else 4_000_000_000,
+        "weight_bytes": 1_000_000 if full else 2_000_000,
+        "grid_bytes": 50_000,
+    }
 
 
 @dataclass
@@ -160,14 +177,15 @@ class Project:
         }
         write_json(self.layout.metrics(cell), content | changes)
 
-    def write_training(self, cell: Cell) -> None:
-        shares = {str(cell.bits): 0.75, "w8a8": 0.05, "w32a32": 0.2}
+    def write_training(self, cell: Cell, **changes: Any) -> None:
         content = {
             "cell": cell.asdict(),
+            "method": {"implementation": cell.method.split("-")[0]},
+            "options": {"policy": "official"},
             "noise_error": 0.01 * FID[cell.method, str(cell.bits)][cell.seed],
-            "coverage": {"by_bits": {bits: {"mac_share": share} for bits, share in shares.items()}},
+            "coverage": coverage(cell.bits),
         }
-        write_json(self.layout.training(cell), content)
+        write_json(self.layout.training(cell), content | changes)
 
     def write_history(self, cell: Cell, epochs: int = 3, steps: int = 2) -> None:
         """Loss 100 * seed + 10 * epoch + step."""
@@ -214,6 +232,101 @@ class Project:
 
     def cell(self, method: str, bits: str, seed: int = 0) -> Cell:
         return self.suite.cell("imagenet", method, Bits.parse(bits), seed)
+
+
+@dataclass
+class StudyProject:
+    """A suite that compares methods; every method's numbers are given seed by seed."""
+
+    root: Path
+    images: bool = True
+    models: dict[str, float | None] = field(default_factory=lambda: {"small": None})
+    bits: tuple[str, ...] = ("w4a4",)
+    comparisons: tuple[Comparison, ...] = (Comparison("hqdm", ("hqdm-k3", "hqdm-all-low-bit")),)
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seeds: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    TITLES: ClassVar[dict[str, str]] = {
+        "fp": "FP",
+        "efficientdm": "EfficientDM",
+        "hqdm": "HQ-DM",
+        "hqdm-k3": "HQ-DM (k = 3)",
+        "hqdm-all-low-bit": "HQ-DM (all layers)",
+        "hqdm-plus": "HQ-DM+",
+    }
+    OPTIONS: ClassVar[dict[str, dict[str, Any]]] = {
+        "efficientdm": {"policy": "official", "base": "dequantized"},
+        "hqdm": {"policy": "official", "order": 5},
+        "hqdm-k3": {"policy": "official", "order": 3},
+        "hqdm-all-low-bit": {"policy": "full", "order": 5},
+        "hqdm-plus": {"policy": "official", "order": 5, "signs": "random"},
+    }
+
+    def __post_init__(self) -> None:
+        self.layout = Layout(self.root)
+        self.protocol = protocol("mini-classifier", 384)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        named = [name for c in self.comparisons for name in (c.baseline, *c.methods)]
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def suite(self) -> Suite:
+        def cells(model: str) -> tuple[Cell, ...]:
+            found = [
+                Cell("study", model, method, Bits.parse(bits), seed, PROTOCOL)
+                for bits in self.bits
+                for method in self.methods
+                for seed in self.seeds.get(method, (0, 1, 2))
+            ]
+            return (Cell("study", model, "fp", Bits(32, 32), 0, PROTOCOL), *found)
+
+        entries = tuple(
+            SuiteModel(name, PROTOCOL, "recipe", cells(name), images=self.images)
+            for name in self.models
+        )
+        compared = {"comparisons": self.comparisons}
+        return Suite("study", "mini-classifier", entries, self.figures, (), **compared)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        models = {}
+        for name, factor in self.models.items():
+            outliers = None if factor is None else {"factor": factor}
+            models[name] = replace(model_spec(name, "imagenet", "embedded"), outliers=outliers)
+        methods = {
+            name: MethodSpec(name, title, name.split("-")[0], {})
+            for name, title in self.TITLES.items()
+        }
+        return Catalogue(models, methods, {PROTOCOL: self.protocol}, {}, {}, {})
+
+    def write(self, method: str, noise: tuple[float, ...], fid: tuple[float, ...] = ()) -> None:
+        """Results of a method on every model and bit-width, one number a seed."""
+        for cell in self.suite.cells:
+            if cell.method != method:
+                continue
+            place = self.seeds.get(method, (0, 1, 2)).index(cell.seed)
+            content = {
+                "cell": cell.asdict(),
+                "method": {"implementation": method.split("-")[0]},
+                "options": self.OPTIONS[method],
+                "noise_error": noise[place],
+                "coverage": coverage(cell.bits, self.OPTIONS[method]["policy"] == "full"),
+            }
+            write_json(self.layout.training(cell), content)
+            if fid:
+                write_json(self.layout.metrics(cell), self.metrics(cell, fid[place]))
+
+    def metrics(self, cell: Cell, fid: float) -> dict[str, Any]:
+        """Recall does not depend on FID; the others do in simple ways."""
+        return {
+            "cell": cell.asdict(),
+            "protocol": self.protocol.asdict(),
+            "extractor": {"name": "mini-classifier", "sha256": "0123456789abcdef" * 4},
+            "values": {"fid": fid, "sfid": 2 * fid, "precision": 0.9 - 0.1 * fid, "recall": 0.5},
+            "paired": {"psnr_median": 30.0 - fid, "latent_mse_median": 0.02 * fid},
+        }
 
 
 FIGURES: dict[str, dict[str, Any]] = {
@@ -266,3 +379,19 @@ def drawn_project(project: Project) -> Project:
     project.write_samples(project.cell("fp", "w32a32"))
     project.write_samples(project.cell("hqdm", "w4a4", 1))
     return project
+
+
+NOISE = (0.01, 0.02, 0.04)
+FIDS = (1.0, 2.0, 3.0)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> StudyProject:
+    """HQ-DM, half its noise error at k = 3, and half as much again with every layer low-bit."""
+    made = StudyProject(tmp_path)
+    made.write("hqdm", NOISE, FIDS)
+    # log2 ratios -1.1, -1, -0.9 and FID differences -0.5, -0.6, -0.4
+    halves = tuple(value * 2**power for value, power in zip(NOISE, (-1.1, -1, -0.9), strict=True))
+    made.write("hqdm-k3", halves, (0.5, 1.4, 2.6))
+    made.write("hqdm-all-low-bit", tuple(1.5 * value for value in NOISE), (2.0, 2.0, 2.0))
+    return made

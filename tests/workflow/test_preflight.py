@@ -3,6 +3,7 @@
 import re
 import stat
 import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -47,6 +48,23 @@ def test_a_dry_run_goes_on_and_lists_the_jobs_of_the_plan(offline, suite):
         assert f"model={cell.model}, method={cell.method}, bits={cell.bits}" in text
     if suite in ("smoke", "mini"):
         assert jobs.gpu_jobs == 0
+
+
+def test_one_dry_run_of_the_studies_lists_the_jobs_of_their_plans(offline):
+    studies = ("differences", "outliers", "plus", "tuning")
+    text = "\n".join(offline.planned("--cores", "2", *(TARGETS[name] for name in studies)))
+    planned = Counter(rule_counts(text))
+    catalogue = load_catalogue(offline.folder)
+    wanted: Counter[str] = Counter(TARGETS[name] for name in studies)
+    for name in studies:
+        jobs = suite_jobs(catalogue, catalogue.suite(name))
+        wanted.update(jobs.by_rule())
+        assert jobs.gpu_jobs == 0
+    assert planned == wanted
+    # Students of suites without images wait for nothing that measures images.
+    for name in ("outliers", "tuning"):
+        for kind in ("extractor.safetensors", "reference.safetensors", "metrics.json", "shard"):
+            assert not re.search(rf"results/{name}/\S*{kind}", text)
 
 
 def test_all_stops_before_its_first_job(offline, monkeypatch):

@@ -51,6 +51,7 @@ wildcard_constraints:
     protocol="|".join(CATALOGUE.protocols),
     shard=r"\d+",
     number=r"[1-4]",
+    report="differences|comparison",
     figure=r"fig\d\d[a-z]?_[a-z0-9_]+",
 
 
@@ -71,6 +72,11 @@ def suite_targets(suite):
     tables = [
         LAYOUT.table(suite, n, s) for n in selected.tables for s in ("csv", "md", "tex")
     ]
+    tables += [
+        LAYOUT.report(suite, name, s)
+        for name in selected.reports
+        for s in ("csv", "md", "tex")
+    ]
     figures = [
         LAYOUT.figure(suite, name, s)
         for name in selected.figures
@@ -82,19 +88,19 @@ def suite_targets(suite):
 
 def foundations(suite):
     """Models, students and metrics of a suite."""
-    paths = [LAYOUT.extractor(suite.name)]
+    paths = []
+    if any(entry.scored or entry.baselines for entry in suite.models):
+        paths.append(LAYOUT.extractor(suite.name))
     for entry in suite.models:
         paths.append(LAYOUT.teacher(suite.name, entry.model))
         if entry.outliers:
             paths.append(LAYOUT.outliers(suite.name, entry.model))
         # Without students nothing waits for a verdict, and a search goes on where one is bad.
-        trained = any(cell.method != "fp" for cell in entry.cells)
-        if trained and any(baseline.expect for baseline in entry.baselines):
+        if entry.students and any(baseline.expect for baseline in entry.baselines):
             paths.append(LAYOUT.acceptance(suite.name, entry.model))
         paths += [LAYOUT.metrics(baseline.cell) for baseline in entry.baselines]
-    for cell in suite.cells:
-        paths.append(LAYOUT.metrics(cell))
-        if cell.method != "fp":
+        paths += map(LAYOUT.metrics, entry.scored)
+        for cell in entry.students:
             paths += [LAYOUT.student(cell), LAYOUT.history(cell), LAYOUT.training(cell)]
     return paths
 
@@ -188,6 +194,36 @@ def table_inputs(wildcards):
         if entry.model in shown and any(part.expect for part in entry.baselines)
     ]
     return [*map(str, paths), local(f"paper/data/table{wildcards.number}.csv")]
+
+
+def report_inputs(wildcards):
+    """Metrics of every cell that has images, and the training record of every student."""
+    paths = []
+    for entry in CATALOGUE.suite(wildcards.suite).models:
+        paths += map(LAYOUT.metrics, entry.scored)
+        paths += map(LAYOUT.training, entry.students)
+    return [str(path) for path in paths]
+
+
+def shown_in_reports(suite):
+    """Digest of what the suite's reports take from the catalogue."""
+    selected = CATALOGUE.suite(suite)
+    methods = {cell.method: CATALOGUE.methods[cell.method] for cell in selected.cells}
+    return digest(
+        [
+            [str(cell) for cell in selected.cells],
+            [method.asdict() for method in methods.values()],
+            [[one.baseline, one.methods] for one in selected.comparisons],
+        ]
+    )
+
+
+def shown_in_figure(wildcards):
+    """Digest of a figure's entry; one of differences shows what the suite compares."""
+    entry = CATALOGUE.suite(wildcards.suite).figures[wildcards.figure]
+    if entry["kind"] != "differences":
+        return digest(entry)
+    return digest([entry, shown_in_reports(wildcards.suite)])
 
 
 def drawn_from(wildcards):

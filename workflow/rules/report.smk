@@ -1,4 +1,4 @@
-# Tables and figures in the paper's shape.
+# Tables and figures: in the paper's shape, and of the project's own studies.
 
 
 rule table:
@@ -28,6 +28,30 @@ rule table:
         ),
     shell:
         "hqdm-bench table --suite {wildcards.suite} --number {wildcards.number} 2> {log}"
+
+
+rule report_table:
+    input:
+        report_inputs,
+    output:
+        report(
+            "results/{suite}/tables/{report}.md",
+            category="Tables",
+            labels={"suite": "{suite}", "table": "{report}"},
+        ),
+        "results/{suite}/tables/{report}.csv",
+        "results/{suite}/tables/{report}.tex",
+    log:
+        "logs/{suite}/{report}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        shown=lambda wildcards: shown_in_reports(wildcards.suite),
+    shell:
+        "hqdm-bench {wildcards.report} --suite {wildcards.suite} 2> {log}"
 
 
 rule baseline_table:
@@ -72,8 +96,6 @@ rule figure:
         mem_mb=2000,
         runtime=5,
     params:
-        entry=lambda wildcards: digest(
-            CATALOGUE.suite(wildcards.suite).figures[wildcards.figure]
-        ),
+        entry=shown_in_figure,
     shell:
         "hqdm-bench figure --suite {wildcards.suite} --name {wildcards.figure} 2> {log}"

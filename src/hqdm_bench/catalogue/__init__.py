@@ -4,7 +4,7 @@ from hqdm_bench.catalogue.bits import Bits
 from hqdm_bench.catalogue.layout import Layout
 from hqdm_bench.catalogue.loader import Catalogue, load_catalogue
 from hqdm_bench.catalogue.specs import ArtefactSpec, MethodSpec, ModelSpec, Protocol, Recipe
-from hqdm_bench.catalogue.suites import Baseline, Cell, Suite, SuiteModel
+from hqdm_bench.catalogue.suites import Baseline, Cell, Comparison, Suite, SuiteModel
 
 __all__ = [
     "ArtefactSpec",
@@ -12,6 +12,7 @@ __all__ = [
     "Bits",
     "Catalogue",
     "Cell",
+    "Comparison",
     "Layout",
     "MethodSpec",
     "ModelSpec",

@@ -8,8 +8,9 @@ from hqdm_bench.common.errors import BenchError
 
 __all__ = ["ACTIVATION_BITS", "WEIGHT_BITS", "Bits"]
 
-WEIGHT_BITS = range(2, 9)
-ACTIVATION_BITS = range(3, 9)
+# Sixteen bits are for checks: a method at w16a16 must agree with full precision.
+WEIGHT_BITS = (*range(2, 9), 16)
+ACTIVATION_BITS = (*range(3, 9), 16)
 FULL_PRECISION = 32
 
 
@@ -18,7 +19,7 @@ class Bits:
     """Bits of weights and activations; 32/32 is full precision.
 
     Raises:
-        BenchError: a width outside 2-8 (weights) or 3-8 (activations).
+        BenchError: a width other than 2-8 or 16 (weights), 3-8 or 16 (activations).
     """
 
     weight: int
@@ -30,7 +31,7 @@ class Bits:
         if self.weight not in WEIGHT_BITS or self.activation not in ACTIVATION_BITS:
             raise BenchError(
                 f"bit-width w{self.weight}a{self.activation} is not supported; weights take 2 to 8 "
-                "bits, activations 3 to 8, full precision is w32a32"
+                "bits or 16, activations 3 to 8 or 16, full precision is w32a32"
             )
 
     @property

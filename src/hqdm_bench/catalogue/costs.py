@@ -120,12 +120,12 @@ class Costs:
     student_factor: Range
 
     def operations(self, spec: ModelSpec) -> Operations:
-        """Counts of a model.
+        """Counts of a model; a variant has those of its base.
 
         Raises:
             BenchError: it was not counted, or was before its architecture changed.
         """
-        counted = self.models.get(spec.name)
+        counted = self.models.get(spec.base)
         if counted is None or counted.architecture != architecture_of(spec):
             raise BenchError(
                 f"config/costs/operations.json does not hold model '{spec.name}' as "

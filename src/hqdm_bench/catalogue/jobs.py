@@ -4,20 +4,23 @@ What figures are made of is known to `hqdm_bench.report`, which takes seconds to
 here a second time, and the tests hold the two and Snakemake's dry run together.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hqdm_bench.catalogue.bits import Bits
+from hqdm_bench.catalogue.consistency import TABLE_DATASETS
 from hqdm_bench.catalogue.loader import Catalogue
 from hqdm_bench.catalogue.specs import ArtefactSpec
-from hqdm_bench.catalogue.suites import Cell, Suite, SuiteModel
+from hqdm_bench.catalogue.suites import Cell, Suite
 
-__all__ = ["TABLE_DATASETS", "TARGETS", "Jobs", "suite_jobs"]
+__all__ = ["MAKE_TARGETS", "TABLE_DATASETS", "TARGETS", "Jobs", "suite_jobs"]
 
 # Targets of the workflow, by suite; other suites are asked for by the name of a table.
-TARGETS = {"paper": "all", "search": "search", "mini": "mini", "smoke": "smoke"}
-TABLE_DATASETS = {1: "imagenet", 2: "bedrooms", 3: "churches", 4: "imagenet"}
+OWN_TARGETS = ("search", "mini", "smoke", "differences", "outliers", "plus", "tuning")
+TARGETS = {"paper": "all"} | {name: name for name in OWN_TARGETS}
+# Those that `make` runs alone; `make differences` runs suite outliers as well.
+MAKE_TARGETS = ("mini", "smoke", "plus", "tuning")
 ON_GPU = (
     "published_reference",
     "teacher_trajectories",
@@ -95,6 +98,7 @@ class Jobs:
             "accept_baseline": len(self.accepted),
             "baseline_table": int(any(entry.baselines for entry in self.suite.models)),
             "table": len(self.suite.tables),
+            "report_table": len(self.suite.reports),
             "figure": len(self.suite.figures),
         }
         return {rule: count for rule, count in counts.items() if count}
@@ -109,6 +113,11 @@ class Jobs:
         """Roll a teacher out."""
         self.need_teacher(model)
         self.trajectories[model] = None
+
+    def need_outliers(self, model: str) -> None:
+        """Record channel maxima on the held-out trajectories."""
+        self.need_trajectories(model)
+        self.outliers[model] = None
 
     def need_student(self, cell: Cell) -> None:
         """Train, after the model's baselines have been accepted."""
@@ -153,12 +162,18 @@ class Jobs:
 
 
 def suite_jobs(catalogue: Catalogue, suite: Suite) -> Jobs:
-    """Every job behind a suite's tables, figures and baselines, from nothing."""
+    """Every job behind a suite's cells, tables, figures and baselines, from nothing."""
     jobs = Jobs(catalogue, suite)
     datasets = {TABLE_DATASETS[number] for number in suite.tables}
     for entry in suite.models:
         if catalogue.model(entry.model).paper_dataset in datasets:
-            _need_table(jobs, entry)
+            jobs.need_acceptance(entry.model)
+        for cell in entry.scored:
+            jobs.need_score(cell)
+        for cell in entry.students:
+            jobs.need_student(cell)
+        if entry.outliers:
+            jobs.need_outliers(entry.model)
         for baseline in entry.baselines:
             jobs.need_score(baseline.cell)
     for figure in suite.figures.values():
@@ -166,30 +181,12 @@ def suite_jobs(catalogue: Catalogue, suite: Suite) -> Jobs:
     return jobs
 
 
-def _need_table(jobs: Jobs, entry: SuiteModel) -> None:
-    jobs.need_acceptance(entry.model)
-    for cell in entry.cells:
-        jobs.need_score(cell)
-        if cell.method != "fp":
-            jobs.need_student(cell)
-
-
 def _need_figure(jobs: Jobs, figure: Mapping[str, Any]) -> None:
-    model = figure["model"]
+    """What a figure shows beside the suite's cells, which are made in any case."""
     if figure["kind"] in ("channel_maxima", "weight_rotation"):
-        jobs.need_trajectories(model)
-        jobs.outliers[model] = None
-    elif figure["kind"] == "loss_curve":
-        for cell in _curves(jobs.suite.model(model), figure):
-            jobs.need_student(cell)
-    else:
+        jobs.need_outliers(figure["model"])
+    elif figure["kind"] == "sample_grid":
         for panel in figure["panels"]:
             bits = Bits.parse(panel["bits"])
-            jobs.need_images(jobs.suite.cell(model, panel["method"], bits, panel["seed"]))
-
-
-def _curves(entry: SuiteModel, figure: Mapping[str, Any]) -> Iterator[Cell]:
-    widths = [Bits.parse(bits) for bits in figure["bits"]]
-    for cell in entry.cells:
-        if cell.method in figure["methods"] and cell.bits in widths:
-            yield cell
+            cell = jobs.suite.cell(figure["model"], panel["method"], bits, panel["seed"])
+            jobs.need_images(cell)

@@ -80,6 +80,10 @@ class Layout:
         """A table of the paper filled by a suite; suffix csv, md or tex."""
         return self.root / "results" / suite / "tables" / f"table{number}.{suffix}"
 
+    def report(self, suite: str, name: str, suffix: str) -> Path:
+        """A table of the project's own, differences or comparison; suffix csv, md or tex."""
+        return self.root / "results" / suite / "tables" / f"{name}.{suffix}"
+
     def figure(self, suite: str, name: str, suffix: str) -> Path:
         """A figure of the paper drawn from a suite; suffix pdf or png."""
         return self.root / "figures" / suite / f"{name}.{suffix}"

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hqdm_bench.catalogue.bits import Bits
+from hqdm_bench.catalogue.consistency import check_suite, check_variants
 from hqdm_bench.catalogue.schema import read_yaml
 from hqdm_bench.catalogue.specs import ArtefactSpec, MethodSpec, ModelSpec, Protocol, Recipe
-from hqdm_bench.catalogue.suites import Baseline, Cell, Suite, SuiteModel
+from hqdm_bench.catalogue.suites import Baseline, Cell, Comparison, Suite, SuiteModel
 from hqdm_bench.common.errors import BenchError
 
 __all__ = ["Catalogue", "load_catalogue"]
@@ -75,6 +76,7 @@ def load_catalogue(root: Path) -> Catalogue:
         name: ModelSpec(name=name, **entry)
         for name, entry in read_yaml(config / "models.yaml", "models").items()
     }
+    check_variants(models, config / "models.yaml")
     catalogue = Catalogue(
         models=models,
         methods={
@@ -109,12 +111,19 @@ def _suite(catalogue: Catalogue, path: Path) -> Suite:
         for name in (part["protocol"], *(b["protocol"] for b in part.get("baselines", []))):
             _require_extractor(catalogue.protocol(name), entry["extractor"], path)
     models = tuple(_suite_model(catalogue, entry["name"], part, path) for part in entry["models"])
-    for name, figure in entry["figures"].items():
-        if figure["model"] not in {part.model for part in models}:
-            raise BenchError(f"{path}: figures.{name} shows '{figure['model']}', not in the suite")
-    return Suite(
-        entry["name"], entry["extractor"], models, entry["figures"], tuple(entry["tables"])
+    suite = Suite(
+        entry["name"],
+        entry["extractor"],
+        models,
+        entry["figures"],
+        tuple(entry["tables"]),
+        tuple(entry.get("reports", [])),
+        tuple(
+            Comparison(one["baseline"], tuple(one["methods"])) for one in entry.get("compare", [])
+        ),
     )
+    check_suite(suite, catalogue.models, path)
+    return suite
 
 
 def _suite_model(
@@ -140,6 +149,7 @@ def _suite_model(
         tuple(cells),
         entry.get("outliers", {}),
         _baselines(suite, entry, path),
+        entry.get("images", True),
     )
 
 

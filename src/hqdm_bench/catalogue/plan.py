@@ -247,10 +247,11 @@ def _disk(jobs: Jobs, costs: Costs) -> tuple[dict[str, int], int]:
     extractor = costs.extractors[suite.extractor]
     recipes = {entry.model: catalogue.recipe(entry.recipe) for entry in suite.models}
     models = {entry.model: catalogue.model(entry.model) for entry in suite.models}
+    counted = {name: costs.operations(models[name]) for name in jobs.teachers}
     files = [spec.bytes or spec.about_bytes for spec in jobs.artefact_specs]
     disk = {
         "downloads": sum(files),
-        "teachers": sum(teacher_bytes(models[m], costs.models[m]) for m in jobs.teachers)
+        "teachers": sum(teacher_bytes(models[m], counted[m]) for m in jobs.teachers)
         + (4 * extractor.parameters if jobs.references else 0),
         "references": sum(
             reference_bytes(catalogue.protocol(suite.model(m).protocol), extractor)
@@ -258,7 +259,7 @@ def _disk(jobs: Jobs, costs: Costs) -> tuple[dict[str, int], int]:
         ),
         "trajectories": sum(trajectory_bytes(models[m], recipes[m]) for m in jobs.trajectories),
         "students": sum(
-            student_bytes(costs.models[c.model], catalogue.method(c.method), recipes[c.model])
+            student_bytes(counted[c.model], catalogue.method(c.method), recipes[c.model])
             for c in jobs.students
         ),
         "images": sum(
@@ -268,8 +269,6 @@ def _disk(jobs: Jobs, costs: Costs) -> tuple[dict[str, int], int]:
             feature_bytes(catalogue.protocol(c.protocol), extractor) for c in jobs.scored
         ),
     }
-    trained = [
-        recipes[c.model].lora_rank * costs.models[c.model].lora_per_rank for c in jobs.students
-    ]
+    trained = [recipes[c.model].lora_rank * counted[c.model].lora_per_rank for c in jobs.students]
     # A training checkpoint holds each parameter and its two Adam moments in float32.
     return disk, max(files, default=0) + 12 * max(trained, default=0)

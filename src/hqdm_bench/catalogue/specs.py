@@ -173,6 +173,10 @@ class ModelSpec:
         artefact: catalogue name of the checkpoint (source ``checkpoint``).
         data: embedded only, the procedural training set.
         teacher: embedded only, how the model was trained.
+        weights_of: embedded only, the model whose shipped weights this variant starts from; they
+            agree in everything those weights depend on.
+        outliers: outlier channels put into the loaded weights without changing the function:
+            ``factor`` of their scale, ``share`` of the channels, ``seed`` of the choice.
     """
 
     name: str
@@ -189,10 +193,22 @@ class ModelSpec:
     artefact: str | None = None
     data: dict[str, Any] | None = None
     teacher: dict[str, Any] | None = None
+    weights_of: str | None = None
+    outliers: dict[str, Any] | None = None
+
+    @property
+    def base(self) -> str:
+        """The model whose weights it has, and whose operations: itself if it is no variant."""
+        return self.weights_of or self.name
 
     def asdict(self) -> dict[str, Any]:
-        """Every field."""
-        return asdict(self)
+        """Every field; those of variants only where they are set.
+
+        The workflow compares a digest of this with the one recorded when a file was made: a field
+        that most models lack must not make theirs out of date.
+        """
+        unset = {name for name in ("weights_of", "outliers") if getattr(self, name) is None}
+        return {name: value for name, value in asdict(self).items() if name not in unset}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from hqdm_bench.catalogue.bits import Bits
 from hqdm_bench.common.errors import BenchError
 
-__all__ = ["Baseline", "Cell", "Suite", "SuiteModel"]
+__all__ = ["Baseline", "Cell", "Comparison", "Suite", "SuiteModel"]
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,25 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Methods whose results are set against those of one of them, seed by seed.
+
+    Attributes:
+        baseline: the method that is subtracted.
+        methods: the others, in the order of their rows.
+    """
+
+    baseline: str
+    methods: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SuiteModel:
     """A suite's selection for one model.
 
     Attributes:
+        images: whether its cells' images are drawn and scored; without them, students are trained
+            and their noise error is the measure.
         baselines: full-precision image sets to check, or to compare protocols by.
         outliers: ``layers`` and step-table indices ``steps`` of the channel-maxima figures; empty
             for a model without such figures.
@@ -75,6 +90,17 @@ class SuiteModel:
     cells: tuple[Cell, ...]
     outliers: dict[str, list[Any]] = field(default_factory=dict)
     baselines: tuple[Baseline, ...] = ()
+    images: bool = True
+
+    @property
+    def students(self) -> tuple[Cell, ...]:
+        """The cells that are trained."""
+        return tuple(cell for cell in self.cells if cell.method != "fp")
+
+    @property
+    def scored(self) -> tuple[Cell, ...]:
+        """The cells whose images are drawn and scored."""
+        return self.cells if self.images else ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +111,8 @@ class Suite:
         extractor: feature extractor of all its metrics.
         figures: file stem to figure entry (``kind`` and what it shows).
         tables: numbers of the paper's tables it fills.
+        reports: tables of its own it fills, ``differences`` or ``comparison``.
+        comparisons: what these set against what.
     """
 
     name: str
@@ -92,6 +120,8 @@ class Suite:
     models: tuple[SuiteModel, ...]
     figures: dict[str, dict[str, Any]]
     tables: tuple[int, ...]
+    reports: tuple[str, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -30,7 +30,7 @@ class Work:
     """An amount of one unit.
 
     Attributes:
-        subject: model, or extractor.
+        subject: model whose operations are done (a variant's are its base's), or extractor.
         unit: what is done, see `Unit`.
         rows: latents through the UNet (twice as many under guidance), or images.
         passes: calls of the network; a pass takes a batch.
@@ -79,14 +79,14 @@ def trajectory_work(spec: ModelSpec, recipe: Recipe) -> list[Work]:
     """Rolling out the teacher."""
     passes = (recipe.pool + recipe.validation_trajectories) * recipe.steps
     return [
-        Work(spec.name, _teacher(recipe.teacher_precision), passes * _batch(spec, recipe), passes)
+        Work(spec.base, _teacher(recipe.teacher_precision), passes * _batch(spec, recipe), passes)
     ]
 
 
 def outlier_work(spec: ModelSpec, recipe: Recipe, steps: int) -> list[Work]:
     """The teacher on the held-out trajectories, at ``steps`` steps."""
     passes = recipe.validation_trajectories * steps
-    return [Work(spec.name, "teacher", passes * _batch(spec, recipe), passes)]
+    return [Work(spec.base, "teacher", passes * _batch(spec, recipe), passes)]
 
 
 def training_work(spec: ModelSpec, recipe: Recipe) -> list[Work]:
@@ -96,8 +96,8 @@ def training_work(spec: ModelSpec, recipe: Recipe) -> list[Work]:
     rows = calibrated * recipe.calibration_images + validated
     batch = _batch(spec, recipe)
     return [
-        Work(spec.name, "update", recipe.updates * batch, recipe.updates, recipe.lora_rank),
-        Work(spec.name, "student", rows, calibrated + recipe.steps),
+        Work(spec.base, "update", recipe.updates * batch, recipe.updates, recipe.lora_rank),
+        Work(spec.base, "student", rows, calibrated + recipe.steps),
     ]
 
 
@@ -107,8 +107,8 @@ def sampling_work(spec: ModelSpec, protocol: Protocol, student: bool) -> list[Wo
     rows = protocol.images * protocol.steps * rows_per_latent(spec, protocol.guidance)
     batches = -(-protocol.images // protocol.batch)
     return [
-        Work(spec.name, unit, rows, batches * protocol.steps),
-        Work(spec.name, "decode", protocol.images, batches),
+        Work(spec.base, unit, rows, batches * protocol.steps),
+        Work(spec.base, "decode", protocol.images, batches),
     ]
 
 
@@ -174,5 +174,5 @@ def student_bytes(counted: Operations, method: MethodSpec, recipe: Recipe) -> in
 
 def _keeps_float_weights(method: MethodSpec) -> bool:
     """Whether the student's base is the float weight, by option or preset."""
-    default = "float" if method.options.get("preset") == "as_paper" else "codes"
-    return str(method.options.get("base", default)) == "float"
+    default = "full_precision" if method.options.get("preset") == "as_paper" else "dequantized"
+    return str(method.options.get("base", default)) == "full_precision"

@@ -56,7 +56,7 @@ def _sample(arguments: argparse.Namespace) -> None:
         model = at_precision(model, protocol.teacher_precision)
     else:
         method = context.catalogue.method(cell.method)
-        student = load_student(layout.student(cell), method, model)
+        student = load_student(layout.student(cell), model.unet, method)
         student.freeze()
         model = model.with_unet(student)
     path = layout.shard(cell, arguments.shard)

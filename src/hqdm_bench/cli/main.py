@@ -16,6 +16,7 @@ from hqdm_bench.cli import (
     convert,
     images,
     listing,
+    methods,
     models,
     plan,
     references,
@@ -45,6 +46,7 @@ Whole suites are run by snakemake: `snakemake --cores 2 mini` (or `make mini`).
 # In the order in which --help lists them, which is that of a run.
 VERBS = (
     listing,
+    methods,
     plan,
     artefacts,
     convert,

@@ -11,7 +11,13 @@ __all__ = ["add_verbs"]
 
 def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the verbs."""
-    teacher = verbs.add_parser("teacher", help="full-precision embedded model")
+    teacher = verbs.add_parser(
+        "teacher",
+        help="full-precision embedded model",
+        description="Full-precision embedded model. A variant of a model (weights_of) takes that "
+        "model's weights, shipped or trained by that model's recipe. Outlier channels are no part "
+        "of the file: they are put in when it is loaded.",
+    )
     add_model(teacher)
     add_teachers(teacher)
     teacher.set_defaults(run=_teacher)
@@ -31,9 +37,10 @@ def _teacher(arguments: argparse.Namespace) -> None:
     context = Context.of(arguments)
     spec = context.model(arguments)
     if spec.source != "embedded":
+        known = [name for name, one in context.catalogue.models.items() if one.source == "embedded"]
         raise BenchError(
             f"model '{spec.name}' is a published checkpoint, it is not trained here; the embedded "
-            "models are mini-imagenet, mini-bedrooms and mini-churches"
+            f"models are {', '.join(known)}"
         )
     import torch
 
@@ -45,13 +52,16 @@ def _teacher(arguments: argparse.Namespace) -> None:
 
     path = context.layout.teacher(context.suite.name, spec.name)
     if arguments.teachers == "shipped":
-        copy_file(embedded_weights(spec.name, recipe_digest(spec)), path)
+        copy_file(embedded_weights(spec.base, recipe_digest(spec)), path)
     else:
         checkpoints = path.with_name("teacher-checkpoints")
         model, report = train_teacher(spec, checkpoints)
         save_latent_diffusion(model, path, report, dtype=torch.float16)
         shutil.rmtree(checkpoints, ignore_errors=True)
-    write_json(path.with_suffix(".json"), read_metadata(path) | {"origin": arguments.teachers})
+    record = read_metadata(path) | {"origin": arguments.teachers}
+    if spec.weights_of is not None:
+        record |= {"weights_of": spec.weights_of, "outliers": spec.outliers}
+    write_json(path.with_suffix(".json"), record)
 
 
 def _trajectories(arguments: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hqdm_bench.catalogue.costs import Costs, Range
-from hqdm_bench.catalogue.jobs import TARGETS
+from hqdm_bench.catalogue.jobs import MAKE_TARGETS, TARGETS
 from hqdm_bench.catalogue.plan import STAGES, Plan, Timing
 
 __all__ = ["Download", "plan_json", "plan_page"]
@@ -194,9 +194,10 @@ def _run(plan: Plan, downloads: Sequence[Download]) -> list[str]:
 
 def _command(plan: Plan) -> str:
     name = plan.suite.name
-    if name in TARGETS and not plan.checkpoints:
-        return f"make {TARGETS[name]}"
+    if name in MAKE_TARGETS:
+        return f"make {name}"
     wanted = [f"results/{name}/tables/table{number}.md" for number in plan.suite.tables]
+    wanted += [f"results/{name}/tables/{report}.md" for report in plan.suite.reports]
     wanted += [f"figures/{name}/{figure}.png" for figure in plan.suite.figures]
     if any(entry.baselines for entry in plan.suite.models):
         wanted.append(f"results/{name}/baselines.md")

@@ -1,8 +1,9 @@
-"""Verbs that turn results into the paper's tables and figures."""
+"""Verbs that turn results into tables and figures, the paper's and the project's own."""
 
 import argparse
 
 from hqdm_bench.cli.options import Context, add_suite
+from hqdm_bench.common.errors import BenchError
 
 __all__ = ["add_verbs"]
 
@@ -13,6 +14,19 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     add_suite(table)
     table.add_argument("--number", type=int, required=True, choices=(1, 2, 3, 4))
     table.set_defaults(run=_table)
+
+    differences = verbs.add_parser(
+        "differences",
+        help="what each single change to a method does, paired by training seed",
+    )
+    add_suite(differences)
+    differences.set_defaults(run=_differences)
+
+    comparison = verbs.add_parser(
+        "comparison", help="methods against a baseline on every model, paired by training seed"
+    )
+    add_suite(comparison)
+    comparison.set_defaults(run=_comparison)
 
     figure = verbs.add_parser("figure", help="one of the paper's figures, as pdf and png")
     add_suite(figure)
@@ -26,6 +40,36 @@ def _table(arguments: argparse.Namespace) -> None:
     from hqdm_bench.report import write_table
 
     write_table(arguments.number, arguments.root, context.suite, context.catalogue)
+
+
+def _differences(arguments: argparse.Namespace) -> None:
+    context = _reporting(arguments, "differences")
+
+    from hqdm_bench.report import write_differences
+
+    write_differences(arguments.root, context.suite, context.catalogue)
+
+
+def _comparison(arguments: argparse.Namespace) -> None:
+    context = _reporting(arguments, "comparison")
+
+    from hqdm_bench.report import write_comparison
+
+    write_comparison(arguments.root, context.suite, context.catalogue)
+
+
+def _reporting(arguments: argparse.Namespace, name: str) -> Context:
+    """The context, if the suite makes the report."""
+    context = Context.of(arguments)
+    suite = context.suite
+    if name not in suite.reports:
+        makers = [one.name for one in context.catalogue.suites.values() if name in one.reports]
+        raise BenchError(
+            f"suite '{suite.name}' has no report '{name}' (suites that have: "
+            f"{', '.join(makers) or 'none'}); add it to 'reports' in "
+            f"config/suites/{suite.name}.yaml and say under 'compare' what is set against what"
+        )
+    return context
 
 
 def _figure(arguments: argparse.Namespace) -> None:

@@ -3,10 +3,12 @@
 from hqdm_bench.distill.adamw import AdamW
 from hqdm_bench.distill.calibrate import calibrate, calibrate_on_batch
 from hqdm_bench.distill.history import History
-from hqdm_bench.distill.loop import distill, guided_loss
+from hqdm_bench.distill.loop import distill, eps_loss, guided_loss
+from hqdm_bench.distill.observe import calibrate_on_calls
 from hqdm_bench.distill.optimiser import Optimiser
 from hqdm_bench.distill.train import Trained, train_student
 from hqdm_bench.distill.trajectories import (
+    Rolled,
     Trajectories,
     generate,
     load_trajectories,
@@ -20,11 +22,14 @@ __all__ = [
     "AdamW",
     "History",
     "Optimiser",
+    "Rolled",
     "Trained",
     "Trajectories",
     "calibrate",
     "calibrate_on_batch",
+    "calibrate_on_calls",
     "distill",
+    "eps_loss",
     "generate",
     "guided_loss",
     "load_trajectories",

@@ -4,25 +4,20 @@ Both variants start from weights that are already quantized (their ranges need n
 low-rank updates that are still zero.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
-from typing import TypeVar
-
 import torch
 from torch import Tensor, nn
 
 from hqdm_bench.catalogue import Recipe
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator
+from hqdm_bench.distill.observe import calibrate_on_calls, probing
 from hqdm_bench.distill.trajectories import Trajectories
 from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.methods import Student
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantization import ActivationQuantizer, AffineStatic, QuantizedLayer
+from hqdm_bench.quantization import AffineStatic, QuantizedLayer
 
-__all__ = ["SAMPLE", "calibrate", "calibrate_on_batch"]
-
-SAMPLE = 8192  # values of a layer's input that a per-step search looks at
+__all__ = ["calibrate", "calibrate_on_batch"]
 
 
 def calibrate(
@@ -39,11 +34,8 @@ def calibrate(
     unrotated input, which has gone through the quantized layers before it; all rows of a table
     start from that one scale (HQ-DM too, which drops the zero-point).
 
-    ``per_step``: for every step, ``calibration_images`` rows of that step; each table row takes the
-    mean-error range of the layer's input at this step, as its quantizer will see it: rotated where
-    the layer rotates, on the layer's own grid. Inputs come from the network with quantized weights
-    and exact activations, so no layer's range depends on another's. A fixed stride keeps at most
-    `SAMPLE` values. The static layers take one range of their inputs over all steps.
+    ``per_step``: for every step, ``calibration_images`` rows of that step, each table row from its
+    own step (`calibrate_on_calls`).
 
     Args:
         student: a full-precision student is left alone.
@@ -100,11 +92,20 @@ def calibrate_on_batch(
         x: (rows, C, h, w).
         timesteps: (rows,).
         context: (rows, L, D), or None.
+
+    Raises:
+        BenchError: a layer has something to measure at every step.
     """
     assert student.step is not None
+    for name, layer in student.quantized_layers().items():
+        if layer.centre is not None or layer.rotates_input is not None:
+            raise BenchError(
+                f"'{name}' measures its input at every step, which one batch cannot show; take a "
+                "recipe with calibration: per_step"
+            )
     student.step.set(student.step.timesteps[0])  # layers ask for a step; the probes ignore it
-    with _probing(student, _SequentialProbe):
-        student.unet(x, timesteps, context)
+    with probing(student, _SequentialProbe):
+        student.network(x, timesteps, context)
 
 
 @torch.no_grad()
@@ -122,80 +123,26 @@ def _per_step(
         if guided:
             labels = torch.cat([torch.full_like(labels, _null(teacher)), labels])
         context = _context(teacher, labels)
-    with _probing(student, _StepProbe) as probes:
-        for step, timestep in enumerate(training.timesteps):
-            x = training.x_t[trajectory, step, image].to(_device(student))
-            x = torch.cat([x, x]) if guided else x
-            student(x, torch.full((len(x),), timestep, device=x.device), context)
-        for probe in probes:
-            probe.finish()
+    calls = []
+    for step, timestep in enumerate(training.timesteps):
+        x = training.x_t[trajectory, step, image].to(_device(student))
+        x = torch.cat([x, x]) if guided else x
+        calls.append((x, torch.full((len(x),), timestep, device=x.device), context))
+    calibrate_on_calls(student, calls)
 
 
 class _SequentialProbe(nn.Module):
     """Take the range of the first input, then act as the naive quantizer with that range."""
 
-    def __init__(self, quantizer: ActivationQuantizer) -> None:
+    def __init__(self, layer: QuantizedLayer) -> None:
         super().__init__()
-        self.quantizer = quantizer
+        self.quantizer = layer.activation
 
-    def forward(self, x: Tensor, step: int, rotation: BlockRotation | None = None) -> Tensor:
+    def forward(self, x: Tensor, row: int, rotation: BlockRotation | None = None) -> Tensor:
         naive = AffineStatic(self.quantizer.bits).to(x)
         naive.calibrate(x)
         self.quantizer.initialise(naive.scale, naive.zero)
         return naive(x, 0)
-
-
-class _StepProbe(nn.Module):
-    """Set the row of the current step from the input, and pass the input on as it is."""
-
-    def __init__(self, quantizer: ActivationQuantizer) -> None:
-        super().__init__()
-        self.quantizer = quantizer
-        self.samples: list[Tensor] = []
-
-    def forward(self, x: Tensor, step: int, rotation: BlockRotation | None = None) -> Tensor:
-        sample = _thin(x if rotation is None else rotation(x))
-        if isinstance(self.quantizer, AffineStatic):
-            self.samples.append(sample)
-        else:
-            self.quantizer.calibrate(sample, step)
-        return x
-
-    def finish(self) -> None:
-        """Set a static quantizer's one range from all steps."""
-        if self.samples:
-            self.quantizer.calibrate(torch.cat(self.samples))
-
-
-Probe = TypeVar("Probe", _SequentialProbe, _StepProbe)
-
-
-@contextlib.contextmanager
-def _probing(
-    student: Student, make: Callable[[ActivationQuantizer], Probe]
-) -> Iterator[list[Probe]]:
-    """Put probes in the place of the quantizers."""
-    layers: list[QuantizedLayer] = list(student.quantized_layers().values())
-    quantizers = [layer.activation for layer in layers]
-    probes = [make(quantizer) for quantizer in quantizers]
-    try:
-        for layer, probe in zip(layers, probes, strict=True):
-            layer.activation = probe  # type: ignore[assignment]
-        yield probes
-    finally:
-        for layer, quantizer in zip(layers, quantizers, strict=True):
-            layer.activation = quantizer
-
-
-def _thin(x: Tensor) -> Tensor:
-    """At most `SAMPLE` values at an even stride.
-
-    The stride is odd: tensor sizes are products of small powers of two, and an even stride would
-    see only some of the channels or positions.
-    """
-    flat = x.flatten()
-    stride = -(-len(flat) // SAMPLE)
-    return flat[:: stride + 1 - stride % 2] if stride > 1 else flat
 
 
 def _draw(available: int, wanted: int, seed: int) -> Tensor:

@@ -1,7 +1,7 @@
-"""Distillation: the student learns the teacher's guided prediction along cached trajectories."""
+"""Distillation: the student learns the teacher's predictions along cached trajectories."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,9 +18,11 @@ from hqdm_bench.distill.trajectories import Trajectories, training_sequence
 from hqdm_bench.methods import Student
 from hqdm_bench.models import LatentDiffusion
 
-__all__ = ["distill", "guided_loss"]
+__all__ = ["distill", "eps_loss", "guided_loss"]
 
-CHECKPOINT_FORMAT = 2  # raise it when a checkpoint holds something else
+CHECKPOINT_FORMAT = 3  # raise it when a checkpoint holds something else
+
+Loss = Callable[[LatentDiffusion, Trajectories, int, int], Tensor]
 
 
 def distill(
@@ -46,8 +48,8 @@ def distill(
         checkpoint_every: trajectories between two checkpoints.
 
     Raises:
-        BenchError: the trajectories do not fit the recipe, the student is not calibrated, the
-            checkpoint is another run's, or the loss is not finite.
+        BenchError: the trajectories do not fit the recipe or the loss, the student is not
+            calibrated, the checkpoint is another run's, or the loss is not finite.
     """
     trajectories.require(recipe)
     history = History(trajectories.timesteps)
@@ -63,11 +65,11 @@ def distill(
         raise BenchError(
             f"the {student.method} student has no activation ranges; calibrate it first"
         )
-    model = _without_teacher_gradients(teacher, student)
+    model, loss_of = _without_teacher_gradients(teacher, student), _loss_of(student)
     with Progress(f"distill {student.method} {student.bits}", total=recipe.updates) as progress:
         for epoch in range(optimiser.done // recipe.steps, len(sequence)):
             for index in reversed(range(recipe.steps)):
-                loss = guided_loss(model, trajectories, sequence[epoch], index)
+                loss = loss_of(model, trajectories, sequence[epoch], index)
                 history.losses.append(optimiser.update(loss))
                 progress.update(optimiser.done, loss=history.losses[-1])
             finished = epoch + 1
@@ -76,11 +78,16 @@ def distill(
     return history
 
 
+def _loss_of(student: Student) -> Loss:
+    losses: dict[str, Loss] = {"guided_sum": guided_loss, "eps_mean": eps_loss}
+    return losses[student.options.resolved().get("loss", "guided_sum")]
+
+
 def guided_loss(model: LatentDiffusion, trajectories: Trajectories, n: int, index: int) -> Tensor:
     """Sum of squared differences of the guided predictions at one step of trajectory ``n``.
 
-    Student and teacher see the same x_t; e = e_u + g (e_c - e_u) is formed for both (the paper's
-    equation has the mean over unguided predictions; the released code this sum).
+    Student and teacher see the same x_t; e = e_u + g (e_c - e_u) is formed for both. This is the
+    released code; the papers' equation is `eps_loss`.
 
     Args:
         model: the latent diffusion model around the student.
@@ -88,12 +95,50 @@ def guided_loss(model: LatentDiffusion, trajectories: Trajectories, n: int, inde
         n: trajectory.
         index: step index, 0 is the last denoising step.
     """
-    device = next(model.unet.parameters()).device
-    labels = None if trajectories.labels is None else trajectories.labels[n].to(device)
-    x = trajectories.x_t[n, index].to(device)
-    target = trajectories.eps[n, index].to(device)
+    x, labels = _inputs(model, trajectories, n, index)
+    target = trajectories.eps[n, index].to(x.device)
     predicted = model.predict(x, trajectories.timesteps[index], labels, trajectories.guidance)
     return (predicted - target).square().sum()
+
+
+def eps_loss(model: LatentDiffusion, trajectories: Trajectories, n: int, index: int) -> Tensor:
+    """Mean squared difference of the unguided predictions at one step of trajectory ``n``.
+
+    HQ-DM's Eq. 12, and EfficientDM's objective in its text. Where the trajectories are guided the
+    mean goes over both kinds of rows, unconditional and conditional; otherwise there is one kind.
+
+    Args:
+        model: the latent diffusion model around the student.
+        trajectories: latents and teacher predictions.
+        n: trajectory.
+        index: step index, 0 is the last denoising step.
+
+    Raises:
+        BenchError: guided trajectories that were stored without the predictions behind them.
+    """
+    x, labels = _inputs(model, trajectories, n, index)
+    t = trajectories.timesteps[index]
+    if labels is None or not model.guides(labels, trajectories.guidance):
+        predicted = model.predict(x, t, labels, trajectories.guidance)
+        target = trajectories.eps[n, index]
+    else:
+        if trajectories.branches is None:
+            raise BenchError(
+                "loss eps_mean needs the teacher's unguided predictions, which these trajectories "
+                "of an earlier version do not hold; draw the trajectories again"
+            )
+        predicted = model.predict_branches(x, t, labels)
+        target = trajectories.branches[n, index].flatten(0, 1)
+    return (predicted - target.to(x.device)).square().mean()
+
+
+def _inputs(
+    model: LatentDiffusion, trajectories: Trajectories, n: int, index: int
+) -> tuple[Tensor, Tensor | None]:
+    """Latents and labels on the model's device."""
+    device = next(model.unet.parameters()).device
+    labels = None if trajectories.labels is None else trajectories.labels[n].to(device)
+    return trajectories.x_t[n, index].to(device), labels
 
 
 def _without_teacher_gradients(teacher: LatentDiffusion, student: Student) -> LatentDiffusion:
@@ -126,13 +171,12 @@ def _identity(
 def _save(path: Path, optimiser: Optimiser, history: History, identity: str) -> None:
     tensors = optimiser.state()
     tensors["losses"] = torch.tensor(history.losses, dtype=torch.float64)
-    header = {"identity": identity, "rates": optimiser.rates, "done": optimiser.done}
-    write_tensors(path, tensors, header)
+    write_tensors(path, tensors, {"identity": identity, **optimiser.settings})
 
 
 def _restore(path: Path, optimiser: Optimiser, history: History, identity: str) -> None:
     tensors, header = read_tensors(path)
     if header.get("identity") != identity:
         raise BenchError(f"{path} is the checkpoint of another run; delete it to start again")
-    optimiser.restore(tensors, header["rates"], header["done"])
+    optimiser.restore(tensors, header)
     history.losses = tensors["losses"].tolist()

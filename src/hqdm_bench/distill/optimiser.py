@@ -1,6 +1,7 @@
 """One update of a student at the linearly decaying rates of the recipe, and its exact state."""
 
 import math
+from typing import Any
 
 from torch import Tensor
 
@@ -40,9 +41,14 @@ class Optimiser:
         return self.adamw.steps
 
     @property
-    def rates(self) -> list[float]:
-        """Rate of each parameter at the first update."""
-        return self.adamw.rates
+    def settings(self) -> dict[str, Any]:
+        """What must go with `state` to continue.
+
+        Rates and gradient factors are those of the first update, and some follow from weight scales
+        that have moved since.
+        """
+        factors = self.adamw.gradient_factors
+        return {"done": self.done, "rates": self.adamw.rates, "gradient_factors": factors}
 
     def update(self, loss: Tensor) -> float:
         """Differentiate a loss and take one step.
@@ -58,7 +64,8 @@ class Optimiser:
             raise BenchError(self._diverged(value))
         self.adamw.zero_grad()
         loss.backward()
-        self.adamw.step(1 - self.done / self.recipe.updates)
+        row = None if self.student.step is None else self.student.step.index
+        self.adamw.step(1 - self.done / self.recipe.updates, row)
         return value
 
     def _diverged(self, value: float) -> str:
@@ -74,7 +81,7 @@ class Optimiser:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Trained parameters, their Adam moments and the fixed activation ranges; not copied.
+        """Trained parameters, their Adam state and the fixed activation ranges; not copied.
 
         The ranges make a calibration before `restore` needless. Another device would not repeat it
         exactly.
@@ -93,12 +100,13 @@ class Optimiser:
         ranges = {
             f"range/{name}.{key}": value
             for name, layer in self.student.quantized_layers().items()
-            for key, value in layer.activation.named_buffers()
+            for key, value in layer.measured().items()
         }
-        return trained | ranges
+        counts = {"row_steps": adamw.row_steps} if len(adamw.row_steps) else {}
+        return trained | ranges | counts
 
-    def restore(self, tensors: dict[str, Tensor], rates: list[float], done: int) -> None:
-        """Continue from `state`; the rates are those of the first update, not of the scales now.
+    def restore(self, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
+        """Continue from `state` and `settings`.
 
         Raises:
             BenchError: a tensor is missing or has another shape.
@@ -108,5 +116,6 @@ class Optimiser:
             if stored is None or stored.shape != value.shape:
                 raise BenchError(f"the training checkpoint has no fitting {name}; delete it")
             value.copy_(stored)
-        self.adamw.rates = list(rates)
-        self.adamw.steps = done
+        self.adamw.rates = list(settings["rates"])
+        self.adamw.gradient_factors = list(settings["gradient_factors"])
+        self.adamw.steps = settings["done"]

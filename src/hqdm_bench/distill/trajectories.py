@@ -8,7 +8,7 @@ and it takes the teacher out of the training loop.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,9 +18,10 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.progress import Progress
 from hqdm_bench.common.seeds import generator
 from hqdm_bench.common.tensors import read_tensors, write_tensors
-from hqdm_bench.models import DDIM, LatentDiffusion, at_precision
+from hqdm_bench.models import DDIM, LatentDiffusion, at_precision, guide
 
 __all__ = [
+    "Rolled",
     "Trajectories",
     "generate",
     "load_trajectories",
@@ -43,6 +44,8 @@ class Trajectories:
         guidance: scale of the guided predictions.
         pool: the first ``pool`` trajectories are for training, the others are held out.
         recipe: the recipe fields that define this set.
+        branches: (N, S, 2, B, C, h, w) float32 predictions behind ``eps``, unconditional first;
+            None without guidance, and for a set of an earlier version.
     """
 
     x_t: Tensor
@@ -52,6 +55,7 @@ class Trajectories:
     guidance: float
     pool: int
     recipe: dict[str, Any]
+    branches: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x_t)
@@ -68,7 +72,9 @@ class Trajectories:
 
     def _rows(self, rows: slice) -> "Trajectories":
         labels = None if self.labels is None else self.labels[rows]
-        return replace(self, x_t=self.x_t[rows], eps=self.eps[rows], labels=labels)
+        branches = None if self.branches is None else self.branches[rows]
+        x_t, eps = self.x_t[rows], self.eps[rows]
+        return replace(self, x_t=x_t, eps=eps, labels=labels, branches=branches)
 
     def require(self, recipe: Recipe) -> None:
         """Refuse a recipe this set was not drawn for.
@@ -82,6 +88,20 @@ class Trajectories:
                     f"the trajectories were drawn with {key} {self.recipe.get(key)}, recipe "
                     f"'{recipe.name}' says {wanted}; draw them again"
                 )
+
+
+class Rolled(NamedTuple):
+    """One trajectory, on the CPU; index 0 along S is the last step.
+
+    Attributes:
+        x_t: (S, B, C, h, w) what the teacher saw.
+        eps: (S, B, C, h, w) what it said.
+        branches: (S, 2, B, C, h, w), the predictions behind that; None without guidance.
+    """
+
+    x_t: Tensor
+    eps: Tensor
+    branches: Tensor | None
 
 
 @torch.no_grad()
@@ -103,20 +123,24 @@ def generate(
     count = recipe.pool + recipe.validation_trajectories
     shape = (count, recipe.steps, recipe.batch, *teacher.latent_shape)
     x_t, eps = torch.empty(shape), torch.empty(shape)
-    labels = None
+    labels = branches = None
     if teacher.null_label is not None:
         labels = torch.stack([_labels(teacher.null_label, recipe, n) for n in range(count)])
+    if teacher.guides(labels, recipe.guidance):
+        branches = torch.empty((*shape[:2], 2, *shape[2:]))
     for n in range(count):
         random = generator("trajectory-noise", recipe.seed, n)
         start, *noise = torch.randn((recipe.steps + 1, *shape[2:]), generator=random)
         own = None if labels is None else labels[n]
-        x_t[n], eps[n] = roll(teacher, ddim, start, noise, own, recipe.guidance)
+        rolled = roll(teacher, ddim, start, noise, own, recipe.guidance)
+        x_t[n], eps[n] = rolled.x_t, rolled.eps
+        if branches is not None and rolled.branches is not None:
+            branches[n] = rolled.branches
         if progress:
             progress.update(n + 1)
     times = tuple(int(t) for t in ddim.timesteps)
-    return Trajectories(
-        x_t, eps, labels, times, recipe.guidance, recipe.pool, recipe.trajectory_fields()
-    )
+    fields = recipe.trajectory_fields()
+    return Trajectories(x_t, eps, labels, times, recipe.guidance, recipe.pool, fields, branches)
 
 
 def _labels(classes: int, recipe: Recipe, n: int) -> Tensor:
@@ -132,7 +156,7 @@ def roll(
     noise: Sequence[Tensor],
     labels: Tensor | None,
     guidance: float,
-) -> tuple[Tensor, Tensor]:
+) -> Rolled:
     """Denoise one batch with the teacher and keep what it saw and said.
 
     Args:
@@ -142,20 +166,24 @@ def roll(
         noise: S tensors like ``start``; the first is added at the first, noisiest step.
         labels: (B,), or None.
         guidance: classifier-free guidance scale.
-
-    Returns:
-        x_t and the guided predictions, both (S, B, C, h, w) on the CPU; index 0 is the last step.
     """
     device = next(teacher.unet.parameters()).device
     labels = None if labels is None else labels.to(device)
     x = start.to(device)
-    seen, said = [], []
+    seen, said, branches = [], [], []
     for index, fresh in zip(reversed(range(len(noise))), noise, strict=True):
-        prediction = teacher.predict(x, int(ddim.timesteps[index]), labels, guidance)
+        t = int(ddim.timesteps[index])
+        if labels is not None and teacher.guides(labels, guidance):
+            both = teacher.predict_branches(x, t, labels)
+            prediction = guide(both.chunk(2), guidance)
+            branches.append(both.unflatten(0, (2, -1)).cpu())
+        else:
+            prediction = teacher.predict(x, t, labels, guidance)
         seen.append(x.cpu())
         said.append(prediction.cpu())
         x = ddim.step(x, prediction, index, fresh.to(device))
-    return torch.stack(seen[::-1]), torch.stack(said[::-1])
+    kept = torch.stack(branches[::-1]) if branches else None
+    return Rolled(torch.stack(seen[::-1]), torch.stack(said[::-1]), kept)
 
 
 def training_sequence(recipe: Recipe, seed: int) -> list[int]:
@@ -176,8 +204,15 @@ def training_sequence(recipe: Recipe, seed: int) -> list[int]:
 def save_trajectories(
     path: Path, trajectories: Trajectories, metadata: dict[str, Any] | None = None
 ) -> None:
-    """Write a set as safetensors with its recipe in the header."""
-    tensors = {"x_t": trajectories.x_t, "eps": trajectories.eps}
+    """Write a set as safetensors with its recipe in the header.
+
+    Of guided predictions only the two behind each are stored.
+    """
+    tensors = {"x_t": trajectories.x_t}
+    if trajectories.branches is None:
+        tensors["eps"] = trajectories.eps
+    else:
+        tensors["branches"] = trajectories.branches
     if trajectories.labels is not None:
         tensors["labels"] = trajectories.labels
     header = {
@@ -190,13 +225,16 @@ def save_trajectories(
 
 
 def load_trajectories(path: Path) -> Trajectories:
-    """Read a set.
+    """Read a set; guided predictions are formed again, by the arithmetic they came from.
 
     Raises:
         BenchError: the file is missing, damaged, or not a trajectory file.
     """
     tensors, header = read_tensors(path)
+    branches = tensors.get("branches")
     try:
+        if branches is not None:
+            tensors["eps"] = guide(branches.unbind(2), header["guidance"])
         return Trajectories(
             x_t=tensors["x_t"],
             eps=tensors["eps"],
@@ -205,6 +243,7 @@ def load_trajectories(path: Path) -> Trajectories:
             guidance=header["guidance"],
             pool=header["pool"],
             recipe=header["recipe"],
+            branches=branches,
         )
     except KeyError as error:
         raise BenchError(f"{path} holds no trajectories (no {error}); draw them again") from None

@@ -1,6 +1,20 @@
 """Block Hadamard transforms: construction, application along any axis, folding into weights."""
 
 from hqdm_bench.hadamard.matrix import MAX_ORDER, sylvester
-from hqdm_bench.hadamard.rotate import BlockRotation, block_rotate, divides, fold
+from hqdm_bench.hadamard.rotate import (
+    BlockRotation,
+    block_rotate,
+    divides,
+    fold,
+    largest_order,
+)
 
-__all__ = ["MAX_ORDER", "BlockRotation", "block_rotate", "divides", "fold", "sylvester"]
+__all__ = [
+    "MAX_ORDER",
+    "BlockRotation",
+    "block_rotate",
+    "divides",
+    "fold",
+    "largest_order",
+    "sylvester",
+]

@@ -9,13 +9,18 @@ from torch import Tensor
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.hadamard.matrix import rotation_matrix
 
-__all__ = ["BlockRotation", "block_rotate", "divides", "fold"]
+__all__ = ["BlockRotation", "block_rotate", "divides", "fold", "largest_order"]
 
 
 def divides(channels: int, order: int) -> bool:
     """Whether ``channels`` splits into whole blocks of 2^order."""
     size: int = 2**order
     return channels % size == 0
+
+
+def largest_order(channels: int, order: int) -> int:
+    """The largest j up to ``order`` whose blocks of 2^j divide ``channels``."""
+    return next(smaller for smaller in range(order, -1, -1) if divides(channels, smaller))
 
 
 def block_rotate(x: Tensor, order: int, dim: int) -> Tensor:
@@ -54,17 +59,18 @@ def block_rotate(x: Tensor, order: int, dim: int) -> Tensor:
     return torch.bmm(matrix.expand(len(blocks), size, size), blocks).view(x.shape)
 
 
-def fold(weight: Tensor, order: int) -> Tensor:
-    """Rotate a weight along its input channels, so that op(x, folded) = op(x H, weight).
+def fold(weight: Tensor, order: int, signs: Tensor | None = None) -> Tensor:
+    """Rotate a weight along its input channels, so that op(x, folded) = op(x R^T, weight).
 
     Exact for every kernel size, stride and zero padding, because the rotation acts on each tap
-    alone.
+    alone. R = D H with the signs D on its diagonal (the identity if none are given).
 
     Args:
         weight: (c_out, c_in, ...) of an ungrouped convolution or a linear layer.
         order: k of the block size 2^k.
+        signs: (c_in,) of +-1, or None.
     """
-    return block_rotate(weight, order, 1)
+    return BlockRotation(order, 1, signs)(weight)
 
 
 def _is_channels_last(x: Tensor) -> bool:
@@ -75,13 +81,31 @@ def _is_channels_last(x: Tensor) -> bool:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BlockRotation:
-    """`block_rotate` with its order and axis fixed; its own inverse."""
+    """Rotation x -> x R of one axis, R = D H: signs on the entries, then Hadamard blocks.
+
+    Attributes:
+        order: k of the block size 2^k.
+        dim: axis that is rotated.
+        signs: diagonal of D, one +-1 an entry of the axis; None for the plain H, which is its own
+            inverse. Random signs (QuaRot) keep a mean that neighbours share from adding up in the
+            first entry of a block.
+    """
 
     order: int
     dim: int
+    signs: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rotate x along the axis."""
-        return block_rotate(x, self.order, self.dim)
+        """Rotate x along the axis: x D H."""
+        return block_rotate(self._flip(x), self.order, self.dim)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Rotate back: y H D."""
+        return self._flip(block_rotate(y, self.order, self.dim))
+
+    def _flip(self, x: Tensor) -> Tensor:
+        if self.signs is None:
+            return x
+        return x * self.signs.view(-1, *[1] * (x.dim() - 1 - self.dim % x.dim()))

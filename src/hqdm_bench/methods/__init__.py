@@ -1,7 +1,9 @@
-"""Methods of the benchmark, one file each: how a student is made from a teacher."""
+"""Methods of the benchmark, one file each: how a student is made from a module."""
 
 from hqdm_bench.methods.base import Student
-from hqdm_bench.methods.options import MethodOptions, QatOptions
+from hqdm_bench.methods.entry import quantize
+from hqdm_bench.methods.options import MethodOptions, QatOptions, text_option
+from hqdm_bench.methods.qat import InputTransform, build_qat_student
 from hqdm_bench.methods.registry import (
     Method,
     available_methods,
@@ -9,17 +11,24 @@ from hqdm_bench.methods.registry import (
     get_method,
     register,
 )
+from hqdm_bench.methods.request import Rates, Request
 from hqdm_bench.methods.storage import load_student, save_student
 
 __all__ = [
+    "InputTransform",
     "Method",
     "MethodOptions",
     "QatOptions",
+    "Rates",
+    "Request",
     "Student",
     "available_methods",
+    "build_qat_student",
     "build_student",
     "get_method",
     "load_student",
+    "quantize",
     "register",
     "save_student",
+    "text_option",
 ]

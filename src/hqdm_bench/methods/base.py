@@ -1,75 +1,86 @@
-"""A student: the UNet of a quantized model together with the step it is at."""
+"""A student: a network with quantized layers together with the step it is at."""
 
+import inspect
+from collections.abc import Sequence
 from typing import Any, Self
 
 from torch import Tensor, nn
 
 from hqdm_bench.catalogue import Bits, Recipe
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.methods.options import MethodOptions
+from hqdm_bench.methods.options import MethodOptions, QatOptions
+from hqdm_bench.methods.request import Rates, Request
 from hqdm_bench.quantization import LoRAWeight, QuantizedLayer, StaticWeight, StepIndex
 
 __all__ = ["Student"]
 
 
 class Student(nn.Module):
-    """Stands in for a teacher's UNet, and is told the timestep instead of counting its calls.
+    """Stands in for a module: called like it, and told the timestep instead of counting its calls.
+
+    Attributes that it does not have itself are those of the network.
 
     Args:
-        unet: network with quantized layers in place; for full precision the teacher's own.
+        network: network with quantized layers in place; for full precision the module itself.
         step: the holder its layers refer to, or None if nothing depends on the step.
-        method: name of the method that built it.
-        options: that method's resolved options.
-        bits: of the low-bit layers.
-        recipe: the recipe it was built for.
-        seed: training seed of its initial low-rank factors.
+        options: the method's resolved options.
+        request: what it was built for.
     """
 
     def __init__(
-        self,
-        unet: nn.Module,
-        step: StepIndex | None,
-        method: str,
-        options: MethodOptions,
-        bits: Bits,
-        recipe: Recipe,
-        seed: int,
+        self, network: nn.Module, step: StepIndex | None, options: MethodOptions, request: Request
     ) -> None:
         super().__init__()
-        self.unet = unet
+        self.network = network
         self.step = step
-        self.method = method
         self.options = options
-        self.bits = bits
-        self.recipe = recipe
-        self.seed = seed
+        self.request = request
+        self.method = ""  # the registry fills in the name
+        self._signature = inspect.signature(type(network).forward)
+        if step is not None and request.timestep_argument is None:
+            step.set(step.timesteps[0])
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None) -> Tensor:
-        """Predict the noise.
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the network returns for these arguments, at the timestep among them.
 
-        Args:
-            x: (B, C, h, w) latents.
-            timesteps: (B,), all equal: a row of the step tables serves a whole batch.
-            context: (B, L, D) tokens, or None.
+        The timestep is a number or a tensor whose entries are all equal: a row of the step tables
+        serves a whole batch.
 
         Raises:
-            BenchError: rows with different timesteps, or a timestep the tables have no row for.
+            BenchError: no timestep, rows with different timesteps, or a timestep the tables have no
+                row for.
         """
-        if self.step is not None:
-            first = timesteps.flatten()[0]
-            if bool((timesteps != first).any()):
-                raise BenchError(
-                    "a quantized student takes one timestep a batch; this batch mixes "
-                    f"{sorted(set(timesteps.tolist()))}; split it by timestep"
-                )
-            self.step.set(int(first))
-        return self.unet(x, timesteps, context)
+        name = self.request.timestep_argument
+        if self.step is not None and name is not None:
+            given = self._signature.bind_partial(self.network, *args, **kwargs).arguments
+            self.step.set(_one_timestep(given.get(name), name))
+        return self.network(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            # Not through self.network, which comes back here while the student is being built.
+            network = self.__dict__.get("_modules", {}).get("network")
+            if network is None:
+                raise
+            return getattr(network, name)
+
+    @property
+    def bits(self) -> Bits:
+        """Bits of the low-bit layers."""
+        return self.request.bits
+
+    @property
+    def seed(self) -> int:
+        """Training seed of its initial low-rank factors."""
+        return self.request.seed
 
     def quantized_layers(self) -> dict[str, QuantizedLayer]:
-        """Every quantized layer by its name in the UNet, in module order."""
+        """Every quantized layer by its name in the network, in module order."""
         return {
             name: layer
-            for name, layer in self.unet.named_modules()
+            for name, layer in self.network.named_modules()
             if isinstance(layer, QuantizedLayer)
         }
 
@@ -86,49 +97,67 @@ class Student(nn.Module):
     @property
     def trainable(self) -> bool:
         """Whether there is anything to train."""
-        return bool(self.low_bit_layers())
+        return any(parameter.requires_grad for _, parameter in self._quantized_parameters())
 
     @property
     def calibrated(self) -> bool:
         """Whether every activation quantizer has its range."""
         return all(layer.activation.calibrated for layer in self.quantized_layers().values())
 
-    def parameter_groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+    def parameter_groups(self, rates: Rates | Recipe | None = None) -> list[dict[str, Any]]:
         """Groups for ``torch.optim.AdamW`` at the rates of the first update.
 
         A layer's low-rank factors get the mean of its weight scale over ``lora_lr_divisor``
-        (EfficientDM's scale-aware update, as coded). All other rates are shared by all layers, and
-        so are their groups: the arithmetic per parameter does not see the grouping. The two weight
-        scales of a layer share a storage and must be updated one after the other, quantizer first,
-        hence two groups in this order.
+        (EfficientDM's scale-aware update, as coded); with ``scale_aware: gradient`` all layers get
+        the mean of these rates and their gradients a factor, the mean of the layer's weight scale.
+        All other rates are shared by all layers, and so are their groups: the arithmetic per
+        parameter does not see the grouping. The two weight scales of a layer share a storage and
+        must be updated one after the other, quantizer first, hence two groups in this order.
+
+        Keys that torch does not know: ``name``; ``gradient_factor`` for the gradients; ``rows``
+        where the rows of a table are parameters of their own (``scale_table: separate``).
+
+        Args:
+            rates: those of the released training scripts if None.
         """
-        weights = [_lora(layer) for layer in self.low_bit_layers().values()]
-        groups: list[dict[str, Any]] = [
-            {
-                "name": "lora",
-                "params": [weight.lora_A, weight.lora_B],
-                "lr": float(weight.scale.detach().double().mean()) / recipe.lora_lr_divisor,
-            }
-            for weight in weights
-        ]
+        rates = rates or Rates()
+        layers = list(self.low_bit_layers().values())
+        weights = [_lora(layer) for layer in layers]
+        separate = self._option("scale_table") == "separate"
+        groups = self._lora_groups(weights, rates.lora_lr_divisor)
         quantizer = [weight.scale for weight in weights]
         dequantizer = [
             weight.base_scale
             for weight in weights
             if weight.base_scale is not None and weight.base_scale is not weight.scale
         ]
+        rows = {"rows": True} if separate else {}
+        weight_rows = rows if any(weight.steps is not None for weight in weights) else {}
         groups += [
-            {"name": "weight_scale", "params": params, "lr": recipe.weight_scale_lr}
+            {"name": "weight_scale", "params": params, "lr": rates.weight_scale_lr, **weight_rows}
             for params in (quantizer, dequantizer)
             if params
         ]
-        tables = [
-            table
-            for layer in self.low_bit_layers().values()
-            for table in layer.activation.parameters()
+        tables = [table for layer in layers for table in layer.activation.parameters()]
+        if tables:
+            groups.append(
+                {"name": "activation", "params": tables, "lr": rates.activation_lr, **rows}
+            )
+        return [{**group, "weight_decay": rates.weight_decay} for group in groups]
+
+    def _lora_groups(self, weights: Sequence[LoRAWeight], divisor: float) -> list[dict[str, Any]]:
+        scales = [float(weight.scale.detach().double().mean()) for weight in weights]
+        by_gradient = self._option("scale_aware") == "gradient"
+        shared = sum(scales) / max(1, len(scales)) / divisor
+        return [
+            {
+                "name": "lora",
+                "params": [weight.lora_A, weight.lora_B],
+                "lr": shared if by_gradient else scale / divisor,
+                **({"gradient_factor": scale} if by_gradient else {}),
+            }
+            for weight, scale in zip(weights, scales, strict=True)
         ]
-        groups.append({"name": "activation", "params": tables, "lr": recipe.activation_lr})
-        return [{**group, "weight_decay": recipe.weight_decay} for group in groups]
 
     def freeze(self) -> Self:
         """Keep effective weights for calls without gradients; the outputs stay the same."""
@@ -142,7 +171,28 @@ class Student(nn.Module):
             layer.unfreeze()
         return self
 
+    def _option(self, name: str) -> Any:
+        return getattr(self.options, name) if isinstance(self.options, QatOptions) else None
+
+    def _quantized_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        layers = self.quantized_layers().values()
+        return [entry for layer in layers for entry in layer.named_parameters()]
+
 
 def _lora(layer: QuantizedLayer) -> LoRAWeight:
     assert isinstance(layer.weight, LoRAWeight)
     return layer.weight
+
+
+def _one_timestep(given: Any, name: str) -> float:
+    if given is None:
+        raise BenchError(f"a quantized student needs the timestep; give it as '{name}'")
+    if not isinstance(given, Tensor):
+        return float(given)
+    first = given.flatten()[0]
+    if given.dim() and bool((given != first).any()):
+        raise BenchError(
+            f"a quantized student takes one timestep a batch; this batch mixes "
+            f"{sorted(set(given.tolist()))}; split it by timestep"
+        )
+    return float(first)

@@ -7,12 +7,13 @@ tensor, asymmetric, a learned scale and a learned zero-point for every denoising
 from dataclasses import dataclass
 from typing import Self
 
-from hqdm_bench.catalogue import Bits, Recipe
+from torch import nn
+
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.options import QatOptions
 from hqdm_bench.methods.qat import build_qat_student
 from hqdm_bench.methods.registry import register
-from hqdm_bench.models import LatentDiffusion
+from hqdm_bench.methods.request import Request
 from hqdm_bench.quantization import AffineTable
 
 __all__ = ["EfficientDMOptions", "build"]
@@ -20,19 +21,27 @@ __all__ = ["EfficientDMOptions", "build"]
 
 @dataclass(frozen=True)
 class EfficientDMOptions(QatOptions):
-    """The common options; ``as_paper`` updates the float weights W0 and trains one scale."""
+    """The common options."""
 
     @classmethod
     def presets(cls) -> dict[str, Self]:
         """``as_code`` (default) and ``as_paper``."""
-        return {"as_code": cls(), "as_paper": cls(base="float", weight_scale_updates="once")}
+        as_paper = cls(
+            base="full_precision",
+            weight_scale_updates="once",
+            scale_aware="gradient",
+            loss="eps_mean",
+            steps="interpolate",
+        )
+        return {"as_code": cls(), "as_paper": as_paper}
 
 
-@register("efficientdm", EfficientDMOptions)
-def build(
-    options: EfficientDMOptions, teacher: LatentDiffusion, bits: Bits, recipe: Recipe, seed: int
-) -> Student:
+@register(
+    "efficientdm",
+    EfficientDMOptions,
+    title="EfficientDM",
+    paper="He et al., ICLR 2024, https://arxiv.org/abs/2310.03270",
+)
+def build(options: EfficientDMOptions, module: nn.Module, request: Request) -> Student:
     """An EfficientDM student, not calibrated."""
-    return build_qat_student(
-        "efficientdm", options, teacher, bits, recipe, seed, activation=AffineTable
-    )
+    return build_qat_student(options, module, request, activation=AffineTable)

@@ -1,13 +1,14 @@
-"""Full precision: the student is the teacher."""
+"""Full precision: the student is the module itself."""
 
 from dataclasses import dataclass
 
-from hqdm_bench.catalogue import Bits, Recipe
+from torch import nn
+
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.options import MethodOptions
 from hqdm_bench.methods.registry import register
-from hqdm_bench.models import LatentDiffusion
+from hqdm_bench.methods.request import Request
 
 __all__ = ["FullPrecisionOptions", "build"]
 
@@ -17,15 +18,20 @@ class FullPrecisionOptions(MethodOptions):
     """There is nothing to choose."""
 
 
-@register("fp", FullPrecisionOptions)
-def build(
-    options: FullPrecisionOptions, teacher: LatentDiffusion, bits: Bits, recipe: Recipe, seed: int
-) -> Student:
-    """The teacher's own UNet (shared, not copied); calibration and training leave it alone.
+@register(
+    "fp",
+    FullPrecisionOptions,
+    title="Full precision",
+    paper="the teacher itself, Rombach et al., CVPR 2022, https://arxiv.org/abs/2112.10752",
+)
+def build(options: FullPrecisionOptions, module: nn.Module, request: Request) -> Student:
+    """The module itself (shared, not copied); calibration and training leave it alone.
 
     Raises:
         BenchError: bits other than w32a32.
     """
-    if not bits.full_precision:
-        raise BenchError(f"method 'fp' is full precision (w32a32); {bits} needs another method")
-    return Student(teacher.unet, None, "fp", options, bits, recipe, seed)
+    if not request.bits.full_precision:
+        raise BenchError(
+            f"method 'fp' is full precision (w32a32); {request.bits} needs another method"
+        )
+    return Student(module, None, options, request)

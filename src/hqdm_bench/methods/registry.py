@@ -7,21 +7,22 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
+from torch import nn
+
 from hqdm_bench.catalogue import Bits, MethodSpec, Recipe
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.options import MethodOptions
-from hqdm_bench.models import LatentDiffusion
+from hqdm_bench.methods.request import Request
+from hqdm_bench.models import DDIM, LatentDiffusion
 
 __all__ = ["Method", "available_methods", "build_student", "get_method", "register"]
 
 
 class Builder(Protocol):
-    """Make an uncalibrated student of a teacher."""
+    """Make an uncalibrated student of a module, which is not changed."""
 
-    def __call__(
-        self, options: Any, teacher: LatentDiffusion, bits: Bits, recipe: Recipe, seed: int
-    ) -> Student: ...
+    def __call__(self, options: Any, module: nn.Module, request: Request) -> Student: ...
 
 
 @dataclass(frozen=True)
@@ -30,27 +31,45 @@ class Method:
 
     Attributes:
         name: registered name, a catalogue entry's ``implementation``.
+        title: name as its authors write it.
+        paper: where it is described, with a link.
         options: its options class.
-        build: its builder.
+        builder: makes its students.
     """
 
     name: str
+    title: str
+    paper: str
     options: type[MethodOptions]
-    build: Builder
+    builder: Builder
+
+    def build(self, options: MethodOptions, module: nn.Module, request: Request) -> Student:
+        """An uncalibrated student that knows its method."""
+        student = self.builder(options, module, request)
+        student.method = self.name
+        return student
 
 
 BuilderT = TypeVar("BuilderT", bound=Builder)
 
 
-def register(name: str, options: type[MethodOptions]) -> Callable[[BuilderT], BuilderT]:
-    """Decorate a builder: ``@register("name", Options)``.
+def register(
+    name: str, options: type[MethodOptions], *, title: str, paper: str
+) -> Callable[[BuilderT], BuilderT]:
+    """Decorate a builder: ``@register("name", Options, title="Name", paper="Who, where")``.
 
     The entry is attached to the function; `available_methods` collects the entries of every module
     of this package, so importing one module changes nothing elsewhere.
+
+    Args:
+        name: lower case, as it appears in catalogues.
+        options: options class.
+        title: name as its authors write it.
+        paper: authors, venue and link.
     """
 
     def mark(build: BuilderT) -> BuilderT:
-        build.__dict__["registered_method"] = Method(name, options, build)
+        build.__dict__["registered_method"] = Method(name, title, paper, options, build)
         return build
 
     return mark
@@ -91,7 +110,7 @@ def get_method(name: str) -> Method:
 def build_student(
     method: MethodSpec, teacher: LatentDiffusion, bits: Bits, recipe: Recipe, seed: int
 ) -> Student:
-    """Make a student: weights quantized, low-rank updates attached, activations not calibrated.
+    """Make a student of a model's UNet, for a cell of the grid.
 
     Args:
         method: catalogue entry; ``implementation`` names the method, ``options`` are checked here.
@@ -100,9 +119,14 @@ def build_student(
         recipe: gives the step table and the rank.
         seed: training seed, of the initial low-rank factors.
 
+    Returns:
+        The student, weights quantized, activations not calibrated.
+
     Raises:
         BenchError: unknown method, wrong option, or bits that do not fit the method.
     """
     entry = get_method(method.implementation)
     options = entry.options.read(method.options, method.name)
-    return entry.build(options, teacher, bits, recipe, seed)
+    timesteps = DDIM.from_schedule(teacher.schedule, recipe.steps, recipe.eta).timesteps
+    request = Request(bits, tuple(timesteps.tolist()), recipe.lora_rank, seed, "timesteps")
+    return entry.build(options, teacher.unet, request)

@@ -4,22 +4,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from hqdm_bench.catalogue import Bits, MethodSpec, Recipe
+from hqdm_bench.catalogue import Bits, MethodSpec
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.tensors import read_tensors, write_tensors
 from hqdm_bench.methods.base import Student
-from hqdm_bench.methods.registry import build_student, get_method
-from hqdm_bench.models import LatentDiffusion
+from hqdm_bench.methods.registry import get_method
+from hqdm_bench.methods.request import Request
 
 __all__ = ["load_student", "save_student"]
 
 
-def save_student(student: Student, path: Path, metadata: Mapping[str, Any]) -> None:
+def save_student(
+    student: Student, path: Path | str, metadata: Mapping[str, Any] | None = None
+) -> None:
     """Write a student.
 
-    Layers in full precision are the teacher's and are not written; a full-precision student is a
+    Layers in full precision are the module's and are not written; a full-precision student is a
     header.
 
     Args:
@@ -27,50 +29,73 @@ def save_student(student: Student, path: Path, metadata: Mapping[str, Any]) -> N
         path: a .safetensors file.
         metadata: further header entries, for example the cell.
     """
+    request = student.request
     header = {
         "method": student.method,
         "options": student.options.resolved(),
-        "bits": str(student.bits),
-        "recipe": student.recipe.asdict(),
-        "seed": student.seed,
+        "bits": str(request.bits),
+        "timesteps": list(request.timesteps),
+        "timestep_argument": request.timestep_argument,
+        "lora_rank": request.rank,
+        "seed": request.seed,
     }
-    write_tensors(path, _state(student), {**metadata, **header})
+    write_tensors(Path(path), _state(student), {**(metadata or {}), **header})
 
 
-def load_student(path: Path, method: MethodSpec, teacher: LatentDiffusion) -> Student:
+def load_student(path: Path | str, module: nn.Module, method: MethodSpec | None = None) -> Student:
     """Read a student back, exactly.
 
     Args:
         path: file of `save_student`.
-        method: catalogue entry the student must come from.
-        teacher: the model it was made of; gives the full-precision layers.
+        module: what the student was made of; gives the full-precision layers.
+        method: catalogue entry the student must come from; None takes what the header says.
 
     Raises:
         BenchError: the file is missing or damaged, is another method's or was made with other
-            options, or does not fit the teacher.
+            options, or does not fit the module.
     """
+    path = Path(path)
     tensors, header = read_tensors(path)
+    try:
+        request = Request(
+            Bits.parse(header["bits"]),
+            tuple(header["timesteps"]),
+            header["lora_rank"],
+            header["seed"],
+            header["timestep_argument"],
+        )
+        found = (header["method"], header["options"])
+    except KeyError as error:
+        raise BenchError(
+            f"{path} is not a student of this version (no {error} in its header); make it again"
+        ) from None
+    if method is not None:
+        _require(path, found, method)
+    entry = get_method(found[0])
+    student = entry.build(entry.options.read(found[1], found[0]), module, request)
+    expected = _state(student)
+    if {key: value.shape for key, value in expected.items()} != {
+        key: value.shape for key, value in tensors.items()
+    }:
+        raise BenchError(
+            f"{path} does not fit this {type(module).__name__}; it was made of another model"
+        )
+    student.network.load_state_dict(tensors, strict=False)
+    return student
+
+
+def _require(path: Path, found: tuple[str, dict[str, Any]], method: MethodSpec) -> None:
     options = get_method(method.implementation).options.read(method.options, method.name)
-    found = (header.get("method"), header.get("options"))
     if found != (method.implementation, options.resolved()):
         raise BenchError(
             f"{path} holds a student of method '{found[0]}' with options {found[1]}; the "
             f"catalogue's '{method.name}' is '{method.implementation}' with "
             f"{options.resolved()}; train it again"
         )
-    bits, recipe = Bits.parse(header["bits"]), Recipe(**header["recipe"])
-    student = build_student(method, teacher, bits, recipe, header["seed"])
-    expected = _state(student)
-    if {key: value.shape for key, value in expected.items()} != {
-        key: value.shape for key, value in tensors.items()
-    }:
-        raise BenchError(f"{path} does not fit model '{teacher.spec.name}'; it is another model's")
-    student.unet.load_state_dict(tensors, strict=False)
-    return student
 
 
 def _state(student: Student) -> dict[str, Tensor]:
-    """State of the quantized layers by their names in the UNet."""
+    """State of the quantized layers by their names in the network."""
     return {
         key: value
         for name, layer in student.quantized_layers().items()

@@ -10,7 +10,8 @@ from hqdm_bench.models.first_stage import (
     VQFirstStage,
     build_first_stage,
 )
-from hqdm_bench.models.latent_diffusion import LatentDiffusion, build_latent_diffusion
+from hqdm_bench.models.latent_diffusion import LatentDiffusion, build_latent_diffusion, guide
+from hqdm_bench.models.outlier_channels import add_outlier_channels
 from hqdm_bench.models.precision import at_precision
 from hqdm_bench.models.resblock import Downsample, ResBlock, Upsample
 from hqdm_bench.models.schedule import DDIM, TRAINING_STEPS, NoiseSchedule
@@ -34,9 +35,11 @@ __all__ = [
     "UNetConfig",
     "Upsample",
     "VQFirstStage",
+    "add_outlier_channels",
     "at_precision",
     "build_first_stage",
     "build_latent_diffusion",
+    "guide",
     "load_latent_diffusion",
     "save_latent_diffusion",
     "timestep_embedding",

@@ -20,6 +20,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import sha256_of
 from hqdm_bench.common.tensors import read_tensors, write_tensors
 from hqdm_bench.models.latent_diffusion import LatentDiffusion, build_latent_diffusion
+from hqdm_bench.models.outlier_channels import add_outlier_channels
 
 if TYPE_CHECKING:
     from hqdm_bench.catalogue import ModelSpec
@@ -68,7 +69,7 @@ def save_latent_diffusion(
     """Write a model atomically.
 
     Args:
-        model: its UNet must be a plain one.
+        model: its UNet must be a plain one, neither a student nor with outlier channels.
         path: a ``.safetensors`` file.
         metadata: goes into the header, as JSON.
         dtype: of the stored weights; float16 halves the file and loads back as float32.
@@ -82,14 +83,16 @@ def load_latent_diffusion(spec: "ModelSpec", path: Path) -> LatentDiffusion:
     """Read a model in float32, frozen and in evaluation mode.
 
     Every weight must be there, and nothing else but the schedule of a CompVis checkpoint.
+    ``spec.outliers`` then puts outlier channels into the UNet, which computes the same.
 
     Args:
-        spec: the catalogue entry the file belongs to.
+        spec: the catalogue entry the file belongs to, or a variant of it with outlier channels.
         path: written by :func:`save_latent_diffusion` or :func:`convert_checkpoint`.
 
     Raises:
         BenchError: the file is missing or damaged; keys are missing or unexpected; a shape, the
-            schedule or the scale factor differs from the catalogue's.
+            schedule or the scale factor differs from the catalogue's; see also
+            :func:`~hqdm_bench.models.add_outlier_channels`.
     """
     tensors, _ = read_tensors(path)
     model = _without_memory(spec)
@@ -101,6 +104,8 @@ def load_latent_diffusion(spec: "ModelSpec", path: Path) -> LatentDiffusion:
             state = {key: tensors[prefix + key].float() for key in part.state_dict()}
             part.load_state_dict(state, strict=True, assign=True)
     model.scale_factor = _scale_factor(spec, tensors, path)
+    if spec.outliers:
+        model.unet = add_outlier_channels(model.unet, **spec.outliers)
     return model.requires_grad_(False).eval()
 
 

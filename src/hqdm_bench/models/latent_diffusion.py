@@ -1,6 +1,6 @@
 """A latent diffusion model: UNet, first stage, class embedder and noise schedule as one thing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -16,9 +16,20 @@ from hqdm_bench.models.unet import UNet
 if TYPE_CHECKING:
     from hqdm_bench.catalogue import ModelSpec
 
-__all__ = ["LatentDiffusion", "build_latent_diffusion"]
+__all__ = ["LatentDiffusion", "build_latent_diffusion", "guide"]
 
 Built = TypeVar("Built", bound=nn.Module)
+
+
+def guide(branches: Sequence[Tensor], guidance: float) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans, 2022): e_u + s (e_c - e_u), entry by entry.
+
+    Args:
+        branches: the unconditional prediction e_u and the conditional one e_c, of one shape.
+        guidance: the scale s.
+    """
+    unconditional, conditional = branches
+    return unconditional + guidance * (conditional - unconditional)
 
 
 class LatentDiffusion(nn.Module):
@@ -70,10 +81,13 @@ class LatentDiffusion(nn.Module):
             raise BenchError(f"model '{self.spec.name}' is {state}; give it {wanted}")
         return None if self.embedder is None else self.embedder(labels)
 
-    def predict(self, x: Tensor, t: int, labels: Tensor | None, guidance: float = 1.0) -> Tensor:
-        """Noise predicted under classifier-free guidance (Ho and Salimans, 2022).
+    def guides(self, labels: Tensor | None, guidance: float) -> bool:
+        """Whether `predict` needs an unconditional prediction beside the conditional one."""
+        return labels is not None and self.null_label is not None and guidance != 1
 
-        e_u + s (e_c - e_u); both halves go through the UNet as one batch, unconditional first.
+    def predict(self, x: Tensor, t: int, labels: Tensor | None, guidance: float = 1.0) -> Tensor:
+        """Noise predicted under classifier-free guidance.
+
         Without an embedder, and at s = 1, there is only the one pass.
 
         Args:
@@ -85,13 +99,30 @@ class LatentDiffusion(nn.Module):
         Returns:
             (B, C, h, w).
         """
-        if labels is None or self.null_label is None or guidance == 1:
+        if labels is None or not self.guides(labels, guidance):
             return self.unet(x, self._timesteps(x, t), self.context(labels))
+        return guide(self.predict_branches(x, t, labels).chunk(2), guidance)
+
+    def predict_branches(self, x: Tensor, t: int, labels: Tensor) -> Tensor:
+        """Both predictions that guidance combines; they go through the UNet as one batch.
+
+        Args:
+            x: latents (B, C, h, w).
+            t: timestep of all rows.
+            labels: (B,).
+
+        Returns:
+            (2B, C, h, w): the unconditional rows, then the conditional ones.
+
+        Raises:
+            BenchError: the model is unconditional.
+        """
+        if self.null_label is None:
+            raise BenchError(f"model '{self.spec.name}' is unconditional; it has one prediction")
         doubled = torch.cat([x, x])
         context = self.context(torch.cat([torch.full_like(labels, self.null_label), labels]))
-        both = self.unet(doubled, self._timesteps(doubled, t), context)
-        unconditional, conditional = both.chunk(2)
-        return unconditional + guidance * (conditional - unconditional)
+        both: Tensor = self.unet(doubled, self._timesteps(doubled, t), context)
+        return both
 
     def decode(self, z: Tensor) -> Tensor:
         """Images (B, 3, H, W) of latents; in [-1, 1] up to overshoot, which is not clamped here."""
@@ -116,7 +147,8 @@ def build_latent_diffusion(spec: "ModelSpec", seed: int = 0) -> LatentDiffusion:
     """A model with random weights; output convolutions of residual branches start at zero.
 
     Each part draws from its own stream, and the caller's random state is left as it was. A scale
-    factor the catalogue leaves open starts at 1.
+    factor the catalogue leaves open starts at 1. Outlier channels the catalogue asks for come with
+    trained weights, see :func:`~hqdm_bench.models.load_latent_diffusion`.
 
     Args:
         spec: the catalogue entry.

@@ -16,9 +16,10 @@ from hqdm_bench.quantization.grid import (
     symmetric_max_scale,
     symmetric_mse_scale,
 )
-from hqdm_bench.quantization.layers import QuantizedLayer, Rotation
-from hqdm_bench.quantization.policy import POLICIES, Role, full, official, roles
-from hqdm_bench.quantization.step import StepIndex
+from hqdm_bench.quantization.layers import QuantizedLayer
+from hqdm_bench.quantization.policy import POLICIES, Role, check_policy, full, official, roles
+from hqdm_bench.quantization.rotation import Rotation
+from hqdm_bench.quantization.step import Blend, Row, StepIndex, row_of
 from hqdm_bench.quantization.surgery import replace
 from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight, weight_grid
 
@@ -27,14 +28,17 @@ __all__ = [
     "ActivationQuantizer",
     "AffineStatic",
     "AffineTable",
+    "Blend",
     "Grid",
     "LoRAWeight",
     "QuantizedLayer",
     "Role",
     "Rotation",
+    "Row",
     "StaticWeight",
     "StepIndex",
     "SymmetricTable",
+    "check_policy",
     "coverage",
     "fake_quantize",
     "full",
@@ -44,6 +48,7 @@ __all__ = [
     "official",
     "replace",
     "roles",
+    "row_of",
     "symmetric_limit",
     "symmetric_max_scale",
     "symmetric_mse_scale",

@@ -15,6 +15,8 @@ from hqdm_bench.quantization.grid import (
     symmetric_limit,
     symmetric_mse_scale,
 )
+from hqdm_bench.quantization.reference import round_straight_through
+from hqdm_bench.quantization.step import Blend, Row, row_of
 
 __all__ = ["ActivationQuantizer", "AffineStatic", "AffineTable", "SymmetricTable"]
 
@@ -75,16 +77,21 @@ class ActivationQuantizer(nn.Module):
         tables = [self.scale] if self.zero is None else [self.scale, self.zero]
         return all(bool(torch.isfinite(table).all()) for table in tables)
 
-    def forward(self, x: Tensor, step: int, rotation: BlockRotation | None = None) -> Tensor:
-        """Fake-quantize x with the entry of ``step``, within ``rotation`` if one is given.
+    def forward(self, x: Tensor, row: Row, rotation: BlockRotation | None = None) -> Tensor:
+        """Fake-quantize x with a row of the tables, within ``rotation`` if one is given.
 
         Returns:
             x_hat, shaped like x, in the same coordinates as x.
         """
-        return fake_quantize(x, self.scale, self.zero, self._row(step), self.limits, rotation)
+        scales, zeros, step = self._tables(row)
+        return fake_quantize(x, scales, zeros, step, self.limits, rotation)
 
-    def _row(self, step: int) -> int:
-        return step
+    def _tables(self, row: Row) -> tuple[Tensor, Tensor | None, int]:
+        """Scales, zero-points, and the entry of both that belongs to ``row``."""
+        if isinstance(row, Blend):
+            zero = None if self.zero is None else row_of(self.zero, row).view(1)
+            return row_of(self.scale, row).view(1), zero, 0
+        return self.scale, self.zero, row
 
     def extra_repr(self) -> str:
         """Shown by print()."""
@@ -119,8 +126,8 @@ class AffineStatic(ActivationQuantizer):
         """Store scale and zero-point; ``step`` is ignored, there is one entry."""
         super().initialise(scale, zero)
 
-    def _row(self, step: int) -> int:
-        return 0
+    def _tables(self, row: Row) -> tuple[Tensor, Tensor | None, int]:
+        return self.scale, self.zero, 0
 
 
 class AffineTable(ActivationQuantizer):
@@ -132,10 +139,14 @@ class AffineTable(ActivationQuantizer):
     Args:
         bits: b, 3 to 8.
         steps: S.
+        integer_zero: round the zero-points where they are used (straight through), so that every
+            value of the grid is an integer times the scale. A trained zero-point is a real number
+            in EfficientDM, whose clipped values are on no integer grid.
     """
 
-    def __init__(self, bits: int, steps: int) -> None:
+    def __init__(self, bits: int, steps: int, *, integer_zero: bool = False) -> None:
         super().__init__(bits, steps)
+        self.integer_zero = integer_zero
         self.scale = nn.Parameter(torch.full((steps,), math.nan))
         self.zero = nn.Parameter(torch.full((steps,), math.nan))
 
@@ -149,29 +160,37 @@ class AffineTable(ActivationQuantizer):
         grid = mse_grid(x, self.bits, per_channel=False)
         self.initialise(grid.scale, grid.zero, step)
 
+    def _tables(self, row: Row) -> tuple[Tensor, Tensor | None, int]:
+        scales, zeros, step = super()._tables(row)
+        if self.integer_zero and zeros is not None:
+            zeros = round_straight_through(zeros)
+        return scales, zeros, step
+
 
 class SymmetricTable(ActivationQuantizer):
-    """Symmetric grid +-(2^(b-1) - 1) with a learned scale a step (HQ-DM, Eq. 8 as coded).
+    """Symmetric grid without a zero-point, with a learned scale a step (HQ-DM, Eq. 8).
 
     Args:
         bits: b, 3 to 8.
         steps: S.
+        full_range: use the code -2^(b-1), as HQ-DM's text has it; the released code does not.
     """
 
-    def __init__(self, bits: int, steps: int) -> None:
+    def __init__(self, bits: int, steps: int, *, full_range: bool = False) -> None:
         super().__init__(bits, steps)
+        self.full_range = full_range
         self.scale = nn.Parameter(torch.full((steps,), math.nan))
         self.zero = None
 
     @property
     def limits(self) -> tuple[int, int]:
-        """-(2^(b-1) - 1) to 2^(b-1) - 1."""
+        """-(2^(b-1) - 1) to 2^(b-1) - 1, or one lower."""
         largest = symmetric_limit(self.bits)
-        return -largest, largest
+        return -largest - self.full_range, largest
 
     def calibrate(self, x: Tensor, step: int | None = None) -> None:
         """Mean-error search over symmetric grids."""
-        self.initialise(symmetric_mse_scale(x, self.bits), step=step)
+        self.initialise(symmetric_mse_scale(x, self.bits, self.full_range), step=step)
 
 
 def _like(value: Number, table: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def fake_quantize(
 ) -> Tensor:
     """Fake-quantize with row ``step`` of the tables, inside a rotation if one is given.
 
-    Without a rotation this is `plain_fake_quantize`; with one it is H Q(H x): rotate, quantize,
+    Without a rotation this is `plain_fake_quantize`; with one it is R^T Q(R x): rotate, quantize,
     rotate back.
 
     Args:
@@ -40,7 +40,7 @@ def fake_quantize(
         zeros: (S,) zero-points, which may be real numbers, or None for the symmetric grid.
         step: row of the tables.
         limits: lowest and highest code, for example (0, 15), or (-7, 7) for the symmetric grid.
-        rotation: H, or None.
+        rotation: R, or None.
 
     Raises:
         BenchError: the row is NaN (not calibrated, or training diverged); checked on the CPU only,
@@ -54,7 +54,8 @@ def fake_quantize(
     scale, low, high = _row(scales, zeros, step, limits)
     if rotation is None:
         return (x / scale).round_().clamp_(low, high).mul_(scale)
-    return rotation(rotation(x).div_(scale).round_().clamp_(low, high).mul_(scale))
+    codes = rotation(x).div_(scale).round_().clamp_(low, high)
+    return rotation.inverse(codes.mul_(scale))
 
 
 def _row(
@@ -102,7 +103,7 @@ class _FakeQuantize(torch.autograd.Function):
         clipped = _clip_sign(rounded, codes)
         out = codes.mul_(scale)
         if rotation is not None:
-            out = rotation(out)
+            out = rotation.inverse(out)
         ctx.save_for_backward(x, out, clipped)
         ctx.scale, ctx.step, ctx.length, ctx.rotation = scale, step, len(scales), rotation
         return out
@@ -116,7 +117,7 @@ class _FakeQuantize(torch.autograd.Function):
         grad_clipped = _only_clipped(grad_y, clipped)
         grad_x = grad_y - grad_clipped
         if ctx.rotation is not None:
-            grad_x = ctx.rotation(grad_x)
+            grad_x = ctx.rotation.inverse(grad_x)
         grad_scales = grad_zeros = None
         if needs_zero:  # only clipped elements depend on z, each with -s
             total = grad_clipped.sum() * -ctx.scale

@@ -54,10 +54,10 @@ def check_weight_bits(bits: int) -> int:
     """Return ``bits`` if weights can have it.
 
     Raises:
-        BenchError: outside 2 to 8.
+        BenchError: not 2 to 8, and not 16.
     """
     if bits not in WEIGHT_BITS:
-        raise BenchError(f"weights take 2 to 8 bits, not {bits}")
+        raise BenchError(f"weights take 2 to 8 bits, or 16, not {bits}")
     return bits
 
 
@@ -65,10 +65,10 @@ def check_activation_bits(bits: int) -> int:
     """Return ``bits`` if activations can have it.
 
     Raises:
-        BenchError: outside 3 to 8.
+        BenchError: not 3 to 8, and not 16.
     """
     if bits not in ACTIVATION_BITS:
-        raise BenchError(f"activations take 3 to 8 bits, not {bits}")
+        raise BenchError(f"activations take 3 to 8 bits, or 16, not {bits}")
     return bits
 
 
@@ -130,15 +130,21 @@ def symmetric_max_scale(x: Tensor, bits: int) -> Tensor:
     return (width / (2**bits - 1)).clamp(min=SMALLEST_SCALE).to(x.dtype)
 
 
-def symmetric_mse_scale(x: Tensor, bits: int) -> Tensor:
-    """0-d step of the symmetric grid, by the search of `mse_grid` over 80 shrunk maxima."""
+def symmetric_mse_scale(x: Tensor, bits: int, full_range: bool = False) -> Tensor:
+    """0-d step of the symmetric grid, by the search of `mse_grid` over 80 shrunk maxima.
+
+    Args:
+        x: any shape.
+        bits: b.
+        full_range: the grid has the code -2^(b-1), too; the candidates are the same.
+    """
     limit = symmetric_limit(bits)
     rows = _rows(x, per_channel=False)
     low, high = _extremes(rows)
     largest = torch.maximum(-low, high)
     scales = (largest * _shrink_factors(x) / limit).clamp(min=SMALLEST_SCALE)
     bound = torch.full_like(scales, limit)
-    best = best_candidates(rows, scales, -bound, bound)
+    best = best_candidates(rows, scales, -bound - int(full_range), bound)
     return _pick(scales, best).squeeze(0)
 
 

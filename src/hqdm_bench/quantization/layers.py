@@ -1,43 +1,26 @@
 """A convolution or linear layer with quantized weight and input."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.hadamard import BlockRotation, divides, fold
+from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.quantization.activation import ActivationQuantizer
-from hqdm_bench.quantization.step import StepIndex
+from hqdm_bench.quantization.frozen import FrozenWeight
+from hqdm_bench.quantization.rotation import Rotation
+from hqdm_bench.quantization.step import StepIndex, row_of
 from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight
 
-__all__ = ["QuantizedLayer", "Rotation"]
+__all__ = ["QuantizedLayer"]
 
 CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d}
 
 
-@dataclass(frozen=True)
-class Rotation:
-    """Which inputs are rotated, and in what blocks.
-
-    Attributes:
-        order: k of the Hadamard block 2^k.
-        rank3: also rotate rank-3 inputs. The released HQ-DM rotates images (rank 4, channels) and
-            vectors (rank 2) only; every linear layer of a transformer sees rank 3.
-    """
-
-    order: int = 5
-    rank3: bool = False
-
-    def applies(self, channels: int, rank: int) -> bool:
-        """Whether an input of this many channels and axes is rotated; whole blocks are required."""
-        return (rank in (2, 4) or (rank == 3 and self.rank3)) and divides(channels, self.order)
-
-
 class QuantizedLayer(nn.Module):
-    """op(x_hat, W_hat) + bias with x_hat = H Q(H x) where the rotation applies, else Q(x).
+    """op(x_hat, W_hat) + bias with x_hat = R^T Q(R x) where the rotation applies, else Q(x).
 
     Args:
         source: the layer to quantize (Conv1d, Conv2d or Linear); gives geometry and bias, which
@@ -46,12 +29,25 @@ class QuantizedLayer(nn.Module):
         activation: input quantizer.
         step: the student's step holder; referred to, not copied.
         rotation: which inputs are rotated, or None.
+        signs: (c_in,) of +-1, applied to the channels before they are rotated; None for the plain
+            Hadamard matrix.
+        weight_is_rotated: ``weight`` is Q(R W) (Double Hadamard), so the input is not rotated back.
+            The rotation must then apply to every input of the layer.
+        centred: subtract a mean of each channel at each step from the input before anything else.
+            Its product with the full-precision weight is known beforehand and added as a bias, so
+            neither quantizer sees the mean. Set by `set_centre`.
+        chooses: calibration decides whether this layer rotates at all, by what it measures.
 
     Raises:
         BenchError: another kind of layer, a grouped convolution, or padding other than zeros.
     """
 
     bias: Tensor | None
+    signs: Tensor | None
+    centre: Tensor | None
+    shift: Tensor | None
+    full_precision: Tensor | None
+    rotates_input: Tensor | None
 
     def __init__(
         self,
@@ -60,6 +56,11 @@ class QuantizedLayer(nn.Module):
         activation: ActivationQuantizer,
         step: StepIndex,
         rotation: Rotation | None = None,
+        *,
+        signs: Tensor | None = None,
+        weight_is_rotated: bool = False,
+        centred: bool = False,
+        chooses: bool = False,
     ) -> None:
         super().__init__()
         self.geometry = _geometry(source)
@@ -67,14 +68,25 @@ class QuantizedLayer(nn.Module):
         self.activation = activation
         self.step = step
         self.rotation = rotation
+        self.weight_is_rotated = weight_is_rotated
         bias: Tensor | None = source.bias  # type: ignore[assignment]
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
-        self._frozen: _Cache | None = None
+        self.register_buffer("signs", signs)
+        source_weight: Tensor = source.weight.detach()  # type: ignore[operator]
+        rows = (len(step), *source_weight.shape[1:])
+        self.register_buffer("centre", source_weight.new_zeros(rows[:2]) if centred else None)
+        shift = source_weight.new_zeros(len(step), len(source_weight), *rows[2:])
+        self.register_buffer("shift", shift if centred else None)
+        kept = source_weight.clone() if centred else None  # until the centre is known
+        self.register_buffer("full_precision", kept, persistent=False)
+        self.register_buffer("rotates_input", torch.ones(1) if chooses else None)
+        self._flag: tuple[object, bool] = (None, False)
+        self._frozen: FrozenWeight | None = None
 
     @property
-    def axis(self) -> int:
-        """Channel axis of the input: 1 for a convolution, the last for a linear layer."""
-        return -1 if self.geometry is None else 1
+    def linear(self) -> bool:
+        """Whether this is a linear layer, whose channels are the last axis of its input."""
+        return self.geometry is None
 
     @property
     def in_channels(self) -> int:
@@ -83,29 +95,88 @@ class QuantizedLayer(nn.Module):
 
     def rotates(self, x: Tensor) -> bool:
         """Whether this input is rotated."""
-        return self.rotation is not None and self.rotation.applies(self.in_channels, x.dim())
+        return self.rotation_of(x) is not None
+
+    def rotation_of(self, x: Tensor) -> BlockRotation | None:
+        """The rotation of this input, or None."""
+        if self.rotation is None or self.switched_off:
+            return None
+        dim = self.rotation.dim(self.linear)
+        order = self.rotation.block_order(x.shape[dim], x.dim())
+        return BlockRotation(order, dim, self.signs) if order else None
+
+    def switch_rotation(self, on: bool) -> None:
+        """Decide whether inputs are rotated; only for a layer that ``chooses``.
+
+        Raises:
+            BenchError: the rotation of this layer is not a matter of choice.
+        """
+        if self.rotates_input is None:
+            raise BenchError("this layer's rotation is fixed; build it with chooses=True")
+        self.rotates_input.fill_(float(on))
+
+    @property
+    def switched_off(self) -> bool:
+        """Whether calibration decided against the rotation."""
+        flag = self.rotates_input
+        if flag is None:
+            return False
+        key = (flag.data_ptr(), flag._version)
+        if self._flag[0] != key:  # read once: reading from a GPU waits for it
+            self._flag = (key, not bool(flag))
+        return self._flag[1]
+
+    def measured(self) -> dict[str, Tensor]:
+        """What calibration sets and training leaves alone, by name; not copied."""
+        own = {"centre": self.centre, "shift": self.shift, "rotates_input": self.rotates_input}
+        ranges = {f"activation.{key}": value for key, value in self.activation.named_buffers()}
+        return ranges | {key: value for key, value in own.items() if value is not None}
+
+    def set_centre(self, means: Tensor) -> None:
+        """Set the channel means and their product with the full-precision weight.
+
+        Args:
+            means: (S, c_in).
+
+        Raises:
+            BenchError: the layer was built without a centre, or read from a file, which holds the
+                products but not the full-precision weight.
+        """
+        if self.centre is None or self.shift is None or self.full_precision is None:
+            raise BenchError("this layer has no centre to set; build it with centred=True")
+        self.centre.copy_(means)
+        products = torch.einsum("sc,oc...->so...", self.centre, self.full_precision)
+        self.shift.copy_(products)
 
     def quantizer_input(self, x: Tensor) -> Tensor:
-        """What the activation quantizer sees, for calibration: x, rotated if the layer does so."""
-        return self._block_rotation()(x) if self.rotates(x) else x
+        """What the activation quantizer sees at the current step, for calibration."""
+        x = self._centred(x)
+        rotation = self.rotation_of(x)
+        return x if rotation is None else rotation(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantized layer output at the current step, floating point."""
-        rotated = self.rotates(x)
-        step = self.step.index
-        if self._frozen is None or torch.is_grad_enabled():
-            rotation = self._block_rotation() if rotated else None
-            return self._operate(self.activation(x, step, rotation), self.weight())
-        # With the back rotation folded into the weight the input stays in rotated coordinates.
-        x_hat = self.activation(self.quantizer_input(x), step)
-        return self._operate(x_hat, self._frozen.weight(self, rotated))
+        row = self.step.row
+        frozen = None if torch.is_grad_enabled() else self._frozen
+        x = self._centred(x)
+        rotation = self.rotation_of(x)
+        fold = 0
+        if rotation is not None and (self.weight_is_rotated or (frozen and self._foldable)):
+            # The weight takes up the rotation back, so the input stays in rotated coordinates.
+            fold = 0 if self.weight_is_rotated else rotation.order
+            x_hat = self.activation(rotation(x), row)
+        else:
+            x_hat = self.activation(x, row, rotation)
+        weight = frozen.weight(self, row, fold) if frozen else self.weight(row)
+        out = self._operate(x_hat, weight, self.bias)
+        return out if self.shift is None else out + self._shift_like(x)
 
     def freeze(self) -> Self:
         """Keep the effective weight for calls without gradients, with the back rotation folded in.
 
         Calls with gradients ignore it, and a parameter that changes after this invalidates it.
         """
-        self._frozen = _Cache()
+        self._frozen = FrozenWeight()
         return self
 
     def unfreeze(self) -> Self:
@@ -126,40 +197,32 @@ class QuantizedLayer(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         if self._frozen is not None:
-            self._frozen = _Cache()
+            self._frozen = FrozenWeight()
         return super()._apply(fn, recurse)
 
-    def _block_rotation(self) -> BlockRotation:
-        assert self.rotation is not None
-        return BlockRotation(self.rotation.order, self.axis)
+    @property
+    def _foldable(self) -> bool:
+        return self.rotation is not None and self.rotation.foldable
 
-    def _operate(self, x: Tensor, weight: Tensor) -> Tensor:
+    def _centred(self, x: Tensor) -> Tensor:
+        if self.centre is None:
+            return x
+        centre = row_of(self.centre, self.step.row)
+        return x - (centre if self.linear else centre.view(1, -1, *[1] * (x.dim() - 2)))
+
+    def _shift_like(self, x: Tensor) -> Tensor:
+        """What the centre adds to the output; at zero-padded borders some taps do not see it."""
+        assert self.shift is not None
+        shift = row_of(self.shift, self.step.row)
+        if self.linear:
+            return shift
+        return self._operate(x.new_ones(1, 1, *x.shape[2:]), shift.unsqueeze(1), None)
+
+    def _operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.geometry is None:
-            return nn.functional.linear(x, weight, self.bias)
+            return nn.functional.linear(x, weight, bias)
         convolve = CONVOLUTIONS[weight.dim() - 2]
-        return convolve(x, weight, self.bias, *self.geometry)
-
-
-class _Cache:
-    """Effective weights of one layer, plain and folded, valid while no parameter changes."""
-
-    def __init__(self) -> None:
-        self._key: tuple[tuple[int, int], ...] = ()
-        self._weights: dict[bool, Tensor] = {}
-
-    def weight(self, layer: QuantizedLayer, rotated: bool) -> Tensor:
-        tensors = [*layer.weight.parameters(), *layer.weight.buffers()]
-        # Every in-place update of a tensor, an optimiser's for one, raises its version; a copy of
-        # the layer has other addresses.
-        key = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
-        if key != self._key:
-            self._key, self._weights = key, {}
-        if rotated not in self._weights:
-            weight = layer.weight()
-            if rotated and layer.rotation is not None:
-                weight = fold(weight, layer.rotation.order)
-            self._weights[rotated] = weight
-        return self._weights[rotated]
+        return convolve(x, weight, bias, *self.geometry)
 
 
 def _geometry(source: nn.Module) -> tuple[Any, ...] | None:

@@ -10,6 +10,8 @@ __all__ = ["replace"]
 def replace(root: nn.Module, name: str, layer: nn.Module) -> nn.Module:
     """Put ``layer`` where ``name`` is and return what was there.
 
+    A module that the model holds in several places is replaced in all of them.
+
     Args:
         root: model that is changed in place.
         name: dotted path, for example ``input_blocks.4.0.in_layers.2``.
@@ -18,14 +20,22 @@ def replace(root: nn.Module, name: str, layer: nn.Module) -> nn.Module:
     Raises:
         BenchError: the model has no such module.
     """
-    parent_name, _, own_name = name.rpartition(".")
     try:
-        parent = root.get_submodule(parent_name)
-        old = parent.get_submodule(own_name)
+        old = root.get_submodule(name)
     except AttributeError:
         raise BenchError(f"{type(root).__name__} has no module '{name}' to replace") from None
     if old is root:
-        raise BenchError("cannot replace a model by name within itself; the name is empty")
+        raise BenchError(
+            f"cannot replace a {type(root).__name__} within itself, its name there is empty; "
+            "wrap it in nn.Sequential"
+        )
     layer.train(old.training)
-    setattr(parent, own_name, layer)
+    holders = [
+        (module, own_name)
+        for module in root.modules()
+        for own_name, child in module._modules.items()  # named_children() skips a second place
+        if child is old
+    ]
+    for module, own_name in holders:
+        setattr(module, own_name, layer)
     return old

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.quantization.functional import lora_codes, lora_fake_quantize
 from hqdm_bench.quantization.grid import Grid, check_weight_bits, minmax_grid, mse_grid
+from hqdm_bench.quantization.step import Row, row_of
 
 __all__ = ["LoRAWeight", "StaticWeight", "weight_grid"]
 
-Base = Literal["codes", "float"]
+Base = Literal["dequantized", "full_precision"]
 GridRule = Literal["max", "mse"]
 ScaleUpdates = Literal["twice", "once"]
 
@@ -36,14 +37,18 @@ def weight_grid(weight: Tensor, bits: int, rule: GridRule = "max") -> Grid:
 
 def _encode(weight: Tensor, grid: Grid, bits: int) -> Tensor:
     codes = (weight.detach() / grid.scale).round_().add_(grid.zero)
-    return codes.clamp_(0, 2**bits - 1).to(torch.uint8)
+    return codes.clamp_(0, 2**bits - 1).to(_code_type(bits))
+
+
+def _code_type(bits: int) -> torch.dtype:
+    return torch.uint8 if bits <= 8 else torch.int32
 
 
 class StaticWeight(nn.Module):
     """Weight fake-quantized once from the float weight; buffers only, nothing is trained.
 
     Args:
-        codes: (c_out, c_in, ...) uint8.
+        codes: (c_out, c_in, ...) uint8, int32 above 8 bits.
         grid: scale and zero-point shaped (c_out, 1, ...).
         bits: b, 2 to 8.
     """
@@ -55,6 +60,7 @@ class StaticWeight(nn.Module):
     def __init__(self, codes: Tensor, grid: Grid, bits: int) -> None:
         super().__init__()
         self.bits = check_weight_bits(bits)
+        self.steps: int | None = None
         self.register_buffer("codes", codes)
         self.register_buffer("scale", grid.scale.detach().clone())
         self.register_buffer("zero", grid.zero.detach().clone())
@@ -70,11 +76,11 @@ class StaticWeight(nn.Module):
         """(c_out, c_in, ...)."""
         return self.codes.shape
 
-    def effective_codes(self) -> Tensor:
-        """Integer codes 0..2^b - 1, uint8, shaped like the weight."""
+    def effective_codes(self, row: Row = 0) -> Tensor:
+        """Integer codes 0..2^b - 1, shaped like the weight; the same at every step."""
         return self.codes
 
-    def forward(self) -> Tensor:
+    def forward(self, row: Row = 0) -> Tensor:
         """The fixed weight (codes - z) * delta."""
         return (self.codes.to(self.scale.dtype) - self.zero) * self.scale
 
@@ -93,17 +99,21 @@ class LoRAWeight(nn.Module):
       optimiser state; both updates land on the same numbers.
     - "once": one parameter under both names; its gradient is the sum, the total derivative.
 
+    With ``steps`` there is a step size for every denoising step (HQ-DM's text); the zero-points and
+    codes stay the same.
+
     The sharing survives ``to``, ``double``, ``deepcopy`` and ``load_state_dict``, and the number
     is stored once in the state.
 
     Args:
-        base: (c_out, c_in, ...) uint8 codes, or the float weight (which selects the float base).
+        base: (c_out, c_in, ...) integer codes, or the float weight (which selects that base).
         grid: scale and zero-point shaped (c_out, 1, ...).
         bits: b, 2 to 8.
         lora_A: (rank, c_in, ...), the kernel of the layer.
         lora_B: (c_out, rank, 1...).
-        share_scale: whether the two step sizes are one number; codes base only.
+        share_scale: whether the two step sizes are one number; dequantized base only.
         scale_updates: see above; only with ``share_scale``.
+        steps: S for step sizes shaped (S, c_out, 1, ...), or None for one that all steps share.
     """
 
     scale: nn.Parameter
@@ -122,6 +132,7 @@ class LoRAWeight(nn.Module):
         *,
         share_scale: bool = True,
         scale_updates: ScaleUpdates = "twice",
+        steps: int | None = None,
     ) -> None:
         super().__init__()
         if scale_updates not in ("twice", "once"):
@@ -131,15 +142,18 @@ class LoRAWeight(nn.Module):
         self.bits = check_weight_bits(bits)
         self.share_scale = share_scale
         self.scale_updates = scale_updates
-        integer = base.dtype == torch.uint8
-        self.base: Base = "codes" if integer else "float"
+        self.steps = steps
+        integer = not base.is_floating_point()
+        self.base: Base = "dequantized" if integer else "full_precision"
         self.register_buffer("codes", base.detach().clone() if integer else None)
         self.register_buffer("base_weight", None if integer else base.detach().clone())
         self.register_buffer("zero", grid.zero.detach().clone())
-        self.scale = nn.Parameter(grid.scale.detach().clone())
+        scale = grid.scale.detach()
+        scale = scale.clone() if steps is None else torch.stack([scale] * steps)
+        self.scale = nn.Parameter(scale)
         self.register_parameter("base_scale", None)
         if integer:
-            self.base_scale = nn.Parameter(grid.scale.detach().clone())
+            self.base_scale = nn.Parameter(scale.clone())
         self.lora_A = nn.Parameter(lora_A.detach().clone())
         self.lora_B = nn.Parameter(lora_B.detach().clone())
         self._tie()
@@ -153,9 +167,10 @@ class LoRAWeight(nn.Module):
         generator: torch.Generator,
         *,
         rule: GridRule = "max",
-        base: Base = "codes",
+        base: Base = "dequantized",
         share_scale: bool = True,
         scale_updates: ScaleUpdates = "twice",
+        steps: int | None = None,
     ) -> Self:
         """Quantize a float weight and attach a low-rank update that starts at zero.
 
@@ -167,24 +182,26 @@ class LoRAWeight(nn.Module):
             rank: r.
             generator: source of A (CPU).
             rule: grid of the base, "max" or "mse".
-            base: "codes" or "float".
+            base: "dequantized" or "full_precision".
             share_scale: see the class.
             scale_updates: see the class.
+            steps: see the class.
         """
-        if base not in ("codes", "float"):
-            raise BenchError(f"base '{base}' is unknown; choose 'codes' or 'float'")
+        if base not in ("dequantized", "full_precision"):
+            raise BenchError(f"base '{base}' is unknown; choose 'dequantized' or 'full_precision'")
         grid = weight_grid(weight, bits, rule)
         bound = 1 / math.sqrt(weight[0].numel())
         lora_A = torch.empty(rank, *weight.shape[1:]).uniform_(-bound, bound, generator=generator)
         lora_B = weight.new_zeros(len(weight), rank, *[1] * (weight.dim() - 2))
         return cls(
-            _encode(weight, grid, bits) if base == "codes" else weight.detach(),
+            _encode(weight, grid, bits) if base == "dequantized" else weight.detach(),
             grid,
             bits,
             lora_A.to(weight),
             lora_B,
             share_scale=share_scale,
             scale_updates=scale_updates,
+            steps=steps,
         )
 
     @property
@@ -197,26 +214,25 @@ class LoRAWeight(nn.Module):
         """Rank r of the update."""
         return len(self.lora_A)
 
-    def effective_codes(self) -> Tensor:
-        """Integer codes 0..2^b - 1 of the effective weight, uint8, shaped like it."""
+    def effective_codes(self, row: Row = 0) -> Tensor:
+        """Integer codes 0..2^b - 1 of the effective weight at a step, shaped like it."""
         with torch.no_grad():
-            return lora_codes(*self._arguments()).to(torch.uint8).view(self.shape)
+            return lora_codes(*self._arguments(row)).to(_code_type(self.bits)).view(self.shape)
 
-    def forward(self) -> Tensor:
-        """The effective weight, (c_out, c_in, ...)."""
-        return lora_fake_quantize(*self._arguments())
+    def forward(self, row: Row = 0) -> Tensor:
+        """The effective weight at a step, (c_out, c_in, ...)."""
+        return lora_fake_quantize(*self._arguments(row))
 
-    def _arguments(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, int]:
+    def _arguments(
+        self, row: Row
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, int]:
+        scale: Tensor = self.scale
+        base_scale: Tensor | None = self.base_scale
+        if self.steps is not None:
+            scale = row_of(scale, row)
+            base_scale = None if base_scale is None else row_of(base_scale, row)
         levels = 2**self.bits - 1
-        return (
-            self.lora_A,
-            self.lora_B,
-            self.scale,
-            self.zero,
-            self._base(),
-            self.base_scale,
-            levels,
-        )
+        return self.lora_A, self.lora_B, scale, self.zero, self._base(), base_scale, levels
 
     def _base(self) -> Tensor:
         base = self.base_weight if self.codes is None else self.codes
@@ -225,7 +241,7 @@ class LoRAWeight(nn.Module):
 
     @property
     def _tied(self) -> bool:
-        return self.share_scale and self.base == "codes"
+        return self.share_scale and self.base == "dequantized"
 
     def _tie(self) -> None:
         """Put both step sizes on one storage again, after anything that may copy them apart."""

@@ -8,7 +8,7 @@ from hqdm_bench.catalogue import Bits
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.evaluate.intervals import student_interval
 
-__all__ = ["Comparison", "Estimate", "compare", "estimate", "verdict"]
+__all__ = ["Estimate", "PairedDifference", "compare", "estimate", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedDifference:
     """One quantity of two methods on the same seeds.
 
     Attributes:

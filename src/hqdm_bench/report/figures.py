@@ -1,5 +1,6 @@
 """Figures of a suite: an entry of its catalogue in, a pdf and a png out."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,18 @@ from hqdm_bench.catalogue import Bits, Catalogue, Cell, Suite
 from hqdm_bench.catalogue.layout import Layout
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.report.channel_maxima import draw_channel_maxima, read_channel_maxima
+from hqdm_bench.report.effects import Span, span
+from hqdm_bench.report.forest import draw_forest
 from hqdm_bench.report.loss_curve import LossPanel, draw_loss_curve, read_losses
-from hqdm_bench.report.results import need
+from hqdm_bench.report.outlier_strength import draw_outlier_strength, strength
+from hqdm_bench.report.results import need, read_own
 from hqdm_bench.report.sample_grid import draw_sample_grid, read_panel
+from hqdm_bench.report.study_select import Selection, read_group, selections
 from hqdm_bench.report.weight_rotation import draw_weight_rotation, read_weights
 
 __all__ = ["figure_inputs", "write_figure"]
+
+METRIC_KEYS = {"psnr": "psnr_median"}  # as in the catalogue -> as in the tables
 
 Entry = Mapping[str, Any]
 
@@ -45,6 +52,14 @@ class Source:
                 f"to config/suites/{self.suite.name}.yaml or take it out of the figure"
             )
         return found
+
+    def compared(self, entry: Entry) -> tuple[Selection, ...]:
+        """What the suite compares on the entry's model and bits.
+
+        Raises:
+            BenchError: it compares nothing there.
+        """
+        return selections(self.suite, entry["model"], Bits.parse(entry["bits"]))
 
     def shards(self, entry: Entry, panel: Entry) -> list[Path]:
         """All shards of a panel's cell, in order."""
@@ -119,6 +134,26 @@ def _sample_grid(entry: Entry, source: Source, stem: Path) -> tuple[Path, Path]:
     return draw_sample_grid(panels, stem)
 
 
+def _differences(entry: Entry, source: Source, stem: Path) -> tuple[Path, Path]:
+    keys = [METRIC_KEYS.get(metric, metric) for metric in entry["metrics"]]
+    groups = [
+        read_group(source.layout.root, source.catalogue, part, keys)
+        for part in source.compared(entry)
+    ]
+    return draw_forest(groups, keys, source.suite.extractor, stem)
+
+
+def _outlier_strength(entry: Entry, source: Source, stem: Path) -> tuple[Path, Path]:
+    bits, layout = Bits.parse(entry["bits"]), source.layout
+    curves: dict[str, dict[float, Span]] = {method: {} for method in entry["methods"]}
+    for model, method in itertools.product(entry["models"], entry["methods"]):
+        cells = source.seeds({"model": model}, method, bits)
+        errors = [read_own(layout, layout.training(c), c)["noise_error"] for c in cells]
+        curves[method][strength(source.catalogue.model(model))] = span(errors, ratio=True)
+    titles = {method: source.catalogue.method(method).title for method in curves}
+    return draw_outlier_strength(curves, titles, bits.label, stem)
+
+
 def _outlier_inputs(entry: Entry, source: Source) -> tuple[Path, ...]:
     return (source.outliers(entry),)
 
@@ -129,6 +164,20 @@ def _loss_inputs(entry: Entry, source: Source) -> tuple[Path, ...]:
         for bits in entry["bits"]
         for method in entry["methods"]
         for cell in source.seeds(entry, method, Bits.parse(bits))
+    )
+
+
+def _difference_inputs(entry: Entry, source: Source) -> tuple[Path, ...]:
+    parts = source.compared(entry)
+    files = (part.files(source.layout, entry["metrics"]) for part in parts)
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(files)))
+
+
+def _strength_inputs(entry: Entry, source: Source) -> tuple[Path, ...]:
+    return tuple(
+        source.layout.training(cell)
+        for model, method in itertools.product(entry["models"], entry["methods"])
+        for cell in source.seeds({"model": model}, method, Bits.parse(entry["bits"]))
     )
 
 
@@ -150,6 +199,10 @@ KINDS = {
     "weight_rotation": Kind(frozenset({"layer"}), _outlier_inputs, _weight_rotation),
     "loss_curve": Kind(frozenset({"step", "bits", "methods"}), _loss_inputs, _loss_curve),
     "sample_grid": Kind(frozenset({"panels", "images"}), _sample_inputs, _sample_grid),
+    "differences": Kind(frozenset({"model", "bits", "metrics"}), _difference_inputs, _differences),
+    "outlier_strength": Kind(
+        frozenset({"models", "methods", "bits"}), _strength_inputs, _outlier_strength
+    ),
 }
 
 

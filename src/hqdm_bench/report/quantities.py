@@ -22,6 +22,8 @@ class Quantity:
         decimals: digits under Inception features (and of everything that has none).
         mini_decimals: digits under the features of the mini classifier, whose scale is smaller.
         feature_based: whether its value depends on the feature extractor.
+        ratio: positive and skewed over seeds, so that studies compare it by ratios and average its
+            logarithm.
     """
 
     key: str
@@ -32,6 +34,7 @@ class Quantity:
     decimals: int = 2
     mini_decimals: int = 3
     feature_based: bool = True
+    ratio: bool = False
 
     def head(self, extractor: str) -> str:
         """Column head such as ``FID ↓``; features that are not Inception's are named as such."""
@@ -80,7 +83,12 @@ DIAGNOSTICS = {
     entry.key: entry
     for entry in (
         Quantity(
-            "noise_error", "Noise error", higher_is_better=False, decimals=5, feature_based=False
+            "noise_error",
+            "Noise error",
+            higher_is_better=False,
+            decimals=5,
+            feature_based=False,
+            ratio=True,
         ),
         Quantity(
             "psnr_median", "PSNR to FP", higher_is_better=True, unit="dB", feature_based=False

@@ -1,7 +1,7 @@
 """Results of a suite as read from disk; what tables, claims and notebooks work on."""
 
 import csv
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,16 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import read_json, require_file
 from hqdm_bench.report.quantities import METRICS, quantity
 
-__all__ = ["CellResult", "LossHistory", "ResultSet", "need", "read_history", "read_own"]
+__all__ = [
+    "CellResult",
+    "LossHistory",
+    "ResultSet",
+    "common_protocol",
+    "need",
+    "read_cell",
+    "read_history",
+    "read_own",
+]
 
 HISTORY_COLUMNS = ("update", "epoch", "step", "timestep", "loss")
 
@@ -41,10 +50,16 @@ class LossHistory:
 
 @dataclass(frozen=True)
 class CellResult:
-    """Everything known about one cell; full precision has no training and no history."""
+    """What was read of one cell.
+
+    Attributes:
+        metrics: None where no images are drawn, or where it was not asked for.
+        training: None for full precision.
+        history: None for full precision, and where it was not asked for.
+    """
 
     cell: Cell
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] | None
     training: dict[str, Any] | None
     history: LossHistory | None
 
@@ -57,11 +72,11 @@ class CellResult:
         quantity(key)
         source: dict[str, Any] | None
         if key in METRICS:
-            source = self.metrics["values"]
+            source = self.metrics and self.metrics["values"]
         elif key == "noise_error":
             source = self.training
         else:
-            source = self.metrics["paired"]
+            source = self.metrics and self.metrics["paired"]
         if source is None:
             return None
         if key not in source:
@@ -94,7 +109,8 @@ class ResultSet:
         """
         layout = Layout(root)
         cells = [cell for cell in suite.cells if models is None or cell.model in models]
-        return cls(suite, tuple(_read_cell(layout, cell) for cell in cells))
+        found = (read_cell(layout, cell, suite.model(cell.model).images) for cell in cells)
+        return cls(suite, tuple(found))
 
     def select(
         self, model: str | None = None, method: str | None = None, bits: Bits | None = None
@@ -160,13 +176,46 @@ def read_history(path: Path) -> LossHistory:
     return LossHistory(update, epoch, step, timestep, table[:, 4])
 
 
-def _read_cell(layout: Layout, cell: Cell) -> CellResult:
-    metrics = read_own(layout, layout.metrics(cell), cell)
+def read_cell(
+    layout: Layout, cell: Cell, with_metrics: bool = True, with_history: bool = True
+) -> CellResult:
+    """Read one cell; its metrics and history only where asked for.
+
+    Raises:
+        BenchError: as `ResultSet.load`.
+    """
+    metrics = read_own(layout, layout.metrics(cell), cell) if with_metrics else None
     if cell.bits.full_precision:
         return CellResult(cell, metrics, None, None)
     training = read_own(layout, layout.training(cell), cell)
-    history = read_history(need(layout.root, layout.history(cell)))
+    history = read_history(need(layout.root, layout.history(cell))) if with_history else None
     return CellResult(cell, metrics, training, history)
+
+
+def common_protocol(results: Sequence[CellResult]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Protocol and extractor that all results share.
+
+    Raises:
+        BenchError: two results differ in either, so that their numbers cannot stand in one table,
+            or one has no metrics.
+    """
+    scored = []
+    for result in results:
+        if result.metrics is None:
+            raise BenchError(
+                f"suite '{result.cell.suite}' draws no images of {result.cell.model}; set "
+                f"'images: true' in config/suites/{result.cell.suite}.yaml"
+            )
+        scored.append((result.cell, result.metrics))
+    first_cell, first = scored[0]
+    for cell, metrics in scored[1:]:
+        for key in ("protocol", "extractor"):
+            if metrics[key] != first[key]:
+                raise BenchError(
+                    f"{cell} and {first_cell} were scored under different {key}s; delete the "
+                    "older metrics.json and run again"
+                )
+    return first["protocol"], first["extractor"]
 
 
 def read_own(layout: Layout, path: Path, cell: Cell) -> dict[str, Any]:

@@ -42,7 +42,11 @@ AFTER = COLOURS["blue"]
 INK = "#222222"
 MUTED = "#767676"
 
-FIXED_COLOURS = {"efficientdm": COLOURS["vermillion"], "hqdm": COLOURS["blue"]}
+FIXED_COLOURS = {
+    "efficientdm": COLOURS["vermillion"],
+    "hqdm": COLOURS["blue"],
+    "hqdm-plus": COLOURS["green"],
+}
 
 SETTINGS = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine sets the same glyphs
@@ -84,7 +88,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def method_colours(methods: list[str]) -> dict[str, str]:
-    """A colour per method; the two of the paper always have the same one."""
+    """A colour per method; the paper's two and ours always have the same one."""
     free = [c for c in COLOURS.values() if c not in FIXED_COLOURS.values()]
     others = [method for method in methods if method not in FIXED_COLOURS]
     chosen = {method: free[i % len(free)] for i, method in enumerate(others)}

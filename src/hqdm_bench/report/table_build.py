@@ -1,16 +1,24 @@
 """Filling a table of the paper from a suite's results."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hqdm_bench.catalogue import Bits, Catalogue, Layout, ModelSpec, Suite
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.report.acceptance import read_acceptance
-from hqdm_bench.report.estimates import Comparison, compare, estimate, verdict
+from hqdm_bench.report.estimates import PairedDifference, compare, estimate, verdict
+from hqdm_bench.report.footprint import (
+    OFFICIAL,
+    assign_marks,
+    footprint,
+    layers_text,
+    policy_of,
+    same_layers,
+)
 from hqdm_bench.report.paper import PAPER_IMAGES, PAPER_TITLES, PaperRow, paper_rows
 from hqdm_bench.report.quantities import DIAGNOSTICS, quantity
-from hqdm_bench.report.results import CellResult, ResultSet
+from hqdm_bench.report.results import CellResult, ResultSet, common_protocol
 from hqdm_bench.report.table_model import Row, Table
 from hqdm_bench.report.table_notes import COMPARISON_NOTES, coverage_line, notes, protocol_line
 from hqdm_bench.report.table_specs import ORDER_METHODS, TABLES, order_variants, table_models
@@ -56,13 +64,13 @@ def _build(
     accepted: tuple[str, ...],
 ) -> Table:
     own = _own_results(number, spec, results)
-    protocol, extractor = _common_protocol(own)
+    protocol, extractor = common_protocol(own)
     comparable = (
         spec.source == "checkpoint"
         and extractor["name"] == "inception"
         and protocol["images"] == PAPER_IMAGES
     )
-    table = TABLES[number]
+    table, layers = TABLES[number], _other_layers(own)
     keys = (*table.metrics, *DIAGNOSTICS)
     caption = (
         f"Table {number} of the paper on suite {results.suite.name}: {table.subject} (paper) and "
@@ -79,11 +87,13 @@ def _build(
         caption=caption,
         metrics=table.metrics,
         diagnostics=tuple(DIAGNOSTICS),
-        rows=_rows(number, spec, paper, own, catalogue),
+        rows=_rows(number, spec, paper, own, catalogue, layers),
         comparisons=_comparisons(own, table.pairs, keys, catalogue),
         protocol=protocol_line(protocol, extractor),
-        coverage=coverage_line(own),
-        notes=accepted + notes(spec, protocol, extractor["name"], comparable),
+        coverage=coverage_line([result for result in own if _key(result) not in layers]),
+        notes=_layer_notes(layers)
+        + accepted
+        + notes(spec, protocol, extractor["name"], comparable),
         comparison_notes=COMPARISON_NOTES,
     )
 
@@ -107,29 +117,13 @@ def _own_results(number: int, spec: ModelSpec, results: ResultSet) -> tuple[Cell
     return found
 
 
-def _common_protocol(own: Sequence[CellResult]) -> tuple[dict[str, object], dict[str, str]]:
-    """Protocol and extractor all results share.
-
-    Raises:
-        BenchError: two results differ in either; their numbers cannot stand in one table.
-    """
-    first = own[0]
-    for other in own[1:]:
-        for key in ("protocol", "extractor"):
-            if other.metrics[key] != first.metrics[key]:
-                raise BenchError(
-                    f"{other.cell} and {first.cell} were scored under different {key}s; delete the "
-                    "older metrics.json and run again"
-                )
-    return first.metrics["protocol"], first.metrics["extractor"]
-
-
 def _rows(
     number: int,
     spec: ModelSpec,
     paper: Sequence[PaperRow],
     own: Sequence[CellResult],
     catalogue: Catalogue,
+    layers: Mapping[tuple[str, Bits], str],
 ) -> tuple[Row, ...]:
     """The paper's rows in its order, bit-width by bit-width, ours-only rows behind them."""
     places: dict[tuple[Bits, str, int | None], PaperRow | None] = {
@@ -140,26 +134,57 @@ def _rows(
     widths = list(dict.fromkeys(row.bits for row in paper))
     widths += sorted({bits for bits, _, _ in places} - set(widths), reverse=True)
     keys = (*TABLES[number].metrics, *DIAGNOSTICS)
-    rows = []
+    rows, marks = [], assign_marks(layers.values())
     for (bits, method, order), row in sorted(
         places.items(), key=lambda place: (widths.index(place[0][0]), place[0][2] or 0)
     ):
-        seeds = [r.cell.seed for r in own if (r.cell.method, r.cell.bits) == (method, bits)]
+        students = [r for r in own if _key(r) == (method, bits)]
+        text = layers.get((method, bits), "")
         values = {key: _by_seed(own, method, bits, key) for key in keys}
         rows.append(
             Row(
                 method=method,
                 title=catalogue.method(method).title
-                if seeds
+                if students
                 else PAPER_TITLES[_paper_name(method)],
                 bits=bits,
                 order=order,
                 paper=row.values if row else {},
                 ours={key: estimate([*found.values()]) for key, found in values.items() if found},
-                seeds=tuple(seeds),
+                seeds=tuple(result.cell.seed for result in students),
+                footprint=footprint(students),
+                layers=text,
+                mark=marks.get(text, ""),
             )
         )
     return tuple(rows)
+
+
+def _other_layers(own: Sequence[CellResult]) -> dict[tuple[str, Bits], str]:
+    """(method, bits) whose layer choice is not the table's, with that choice in words.
+
+    The table's is that of its first student under the official policy, or else of its first.
+    """
+    students = [result for result in own if result.training is not None]
+    official = (result for result in students if policy_of(result) == OFFICIAL)
+    usual = next(official, students[0] if students else None)
+    return {
+        _key(result): layers_text(result)
+        for result in students
+        if usual is not None and not same_layers(result, usual)
+    }
+
+
+def _layer_notes(layers: Mapping[tuple[str, Bits], str]) -> tuple[str, ...]:
+    """What the footnote marks stand for."""
+    return tuple(
+        f"{mark} Not the layers of the rows without a mark: {text}."
+        for text, mark in assign_marks(layers.values()).items()
+    )
+
+
+def _key(result: CellResult) -> tuple[str, Bits]:
+    return result.cell.method, result.cell.bits
 
 
 def _own_name(row: PaperRow) -> str:
@@ -183,7 +208,7 @@ def _comparisons(
     pairs: Iterable[tuple[str, str]],
     keys: Sequence[str],
     catalogue: Catalogue,
-) -> tuple[Comparison, ...]:
+) -> tuple[PairedDifference, ...]:
     """Paired differences per bit-width, over the seeds both methods have."""
     found = []
     for bits, (left, right), key in itertools.product(
@@ -193,7 +218,7 @@ def _comparisons(
         if difference is not None:
             titles = catalogue.method(left).title, catalogue.method(right).title
             word = verdict(difference, quantity(key).higher_is_better, *titles)
-            found.append(Comparison(left, right, *titles, bits, key, difference, word))
+            found.append(PairedDifference(left, right, *titles, bits, key, difference, word))
     return tuple(found)
 
 

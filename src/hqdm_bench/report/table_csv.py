@@ -3,13 +3,16 @@
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 from hqdm_bench.report.estimates import Estimate
+from hqdm_bench.report.footprint import Footprint
 from hqdm_bench.report.quantities import quantity
 from hqdm_bench.report.table_model import Table, difference
 
-__all__ = ["CSV_COLUMNS", "csv_text"]
+__all__ = ["CSV_COLUMNS", "FOOTPRINT_COLUMNS", "csv_text", "footprint_cells"]
 
+FOOTPRINT_COLUMNS = ("mac_share", "weight_share", "packed_bytes", "bops")  # at the row's bits
 CSV_COLUMNS = (
     "section",  # values or paired
     "table",
@@ -30,6 +33,8 @@ CSV_COLUMNS = (
     "half_width",  # of the 95 % interval
     "ours_minus_paper",
     "verdict",
+    *FOOTPRINT_COLUMNS,
+    "layers",  # which are low-bit, where that is not the table's rule
 )
 
 
@@ -69,7 +74,7 @@ def _values(table: Table) -> Iterator[dict[str, object]]:
                 line["paper"] = "" if printed.value is None else printed.value
                 line["paper_note"] = printed.note
             if ours is not None:
-                line |= _estimate(ours)
+                line |= _estimate(ours) | footprint_cells(row.footprint) | {"layers": row.layers}
             if table.comparable:
                 gap = difference(ours, printed)
                 line["ours_minus_paper"] = "" if gap is None else gap
@@ -88,6 +93,11 @@ def _paired(table: Table) -> Iterator[dict[str, object]]:
             "verdict": entry.verdict,
             **_estimate(entry.difference),
         }
+
+
+def footprint_cells(found: Footprint | None, prefix: str = "") -> dict[str, object]:
+    """Shares, bytes and bit operations under their columns; nothing for full precision."""
+    return {f"{prefix}{key}": value for key, value in asdict(found).items()} if found else {}
 
 
 def _estimate(value: Estimate) -> dict[str, object]:

@@ -1,11 +1,14 @@
 """Tables as LaTeX with booktabs."""
 
 import itertools
+from collections.abc import Sequence
 
 from hqdm_bench.report.table_model import Table
 from hqdm_bench.report.table_text import TextTable, comparison_text, table_text
 
-__all__ = ["escape", "latex"]
+__all__ = ["PACKAGES", "escape", "float_table", "latex"]
+
+PACKAGES = "% needs \\usepackage{booktabs,graphicx}"
 
 # A backslash is replaced in the same pass as the braces it introduces, so one table serves.
 SPECIAL = str.maketrans(
@@ -26,6 +29,11 @@ SPECIAL = str.maketrans(
         "↑": r"$\uparrow$",
         "↓": r"$\downarrow$",
         "—": "---",
+        "→": r"$\rightarrow$",
+        "†": r"{\dag}",
+        "‡": r"{\ddag}",
+        "§": r"{\S}",
+        "¶": r"{\P}",
         "é": r"\'e",
     }
 )
@@ -40,14 +48,15 @@ def latex(table: Table) -> str:
     """A ``table`` float, and a second one with the paired comparison; needs booktabs, graphicx."""
     notes = [f"Ours: {table.protocol}. Coverage (share of MACs): {table.coverage}.", *table.notes]
     label = f"tab:{table.suite}-{table.model.name}-{table.number}"
-    parts = ["% needs \\usepackage{booktabs,graphicx}", _float(table_text(table), label, notes)]
+    parts = [PACKAGES, float_table(table_text(table), label, notes)]
     comparison = comparison_text(table)
     if comparison:
-        parts.append(_float(comparison, f"{label}-paired", list(table.comparison_notes)))
+        parts.append(float_table(comparison, f"{label}-paired", table.comparison_notes))
     return "\n".join(parts)
 
 
-def _float(text: TextTable, label: str, notes: list[str]) -> str:
+def float_table(text: TextTable, label: str, notes: Sequence[str]) -> str:
+    """A ``table`` float with notes below the rows."""
     alignment = "".join("r" if column.numeric else "l" for column in text.columns)
     body = "\\midrule\n".join(
         "".join(f"{' & '.join(map(escape, row))} \\\\\n" for row in block) for block in text.blocks

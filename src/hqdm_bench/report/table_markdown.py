@@ -3,7 +3,7 @@
 from hqdm_bench.report.table_model import Table
 from hqdm_bench.report.table_text import TextTable, comparison_text, table_text
 
-__all__ = ["markdown"]
+__all__ = ["grid", "markdown"]
 
 
 def markdown(table: Table) -> str:
@@ -11,17 +11,18 @@ def markdown(table: Table) -> str:
     text = table_text(table)
     lines = [f"## Table {table.number}: {table.model.name}", "", f"**{text.caption}**", ""]
     lines += [f"Ours: {table.protocol}.  ", f"Coverage (share of MACs): {table.coverage}.", ""]
-    lines += _grid(text)
+    lines += grid(text)
     lines += ["", *(f"- {note}" for note in table.notes)]
     comparison = comparison_text(table)
     if comparison:
         lines += ["", "### Paired comparison", "", f"**{comparison.caption}**", ""]
-        lines += [*_grid(comparison), ""]
+        lines += [*grid(comparison), ""]
         lines += [f"- {note}" for note in table.comparison_notes]
     return "\n".join(lines) + "\n"
 
 
-def _grid(text: TextTable) -> list[str]:
+def grid(text: TextTable) -> list[str]:
+    """Lines of a table; its caption is left to the caller."""
     heads = [_escape(column.head) for column in text.columns]
     rules = ["---:" if column.numeric else ":---" for column in text.columns]
     rows = [row for block in text.blocks for row in block]

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from hqdm_bench.catalogue import Bits, ModelSpec
-from hqdm_bench.report.estimates import Comparison, Estimate
+from hqdm_bench.report.estimates import Estimate, PairedDifference
+from hqdm_bench.report.footprint import Footprint
 from hqdm_bench.report.paper import PaperValue
 
 __all__ = ["Row", "Table", "difference"]
@@ -20,6 +21,9 @@ class Row:
         paper: printed numbers by metric, in the paper's unit; empty if the paper has no such row.
         ours: estimates by quantity, in the shown unit; empty if not run here.
         seeds: training seeds behind ``ours``.
+        footprint: of our student; None if not run here, and for full precision.
+        layers: in words, which layers are low-bit where that is not the table's rule, or empty.
+        mark: footnote mark of ``layers``, or empty.
     """
 
     method: str
@@ -29,6 +33,9 @@ class Row:
     paper: dict[str, PaperValue]
     ours: dict[str, Estimate]
     seeds: tuple[int, ...]
+    footprint: Footprint | None = None
+    layers: str = ""
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Table:
     metrics: tuple[str, ...]
     diagnostics: tuple[str, ...]
     rows: tuple[Row, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[PairedDifference, ...]
     protocol: str
     coverage: str
     notes: tuple[str, ...]

@@ -4,12 +4,21 @@ from dataclasses import dataclass
 from typing import Self
 
 from hqdm_bench.catalogue import Bits
-from hqdm_bench.report.estimates import Comparison, Estimate
+from hqdm_bench.report.estimates import Estimate, PairedDifference
 from hqdm_bench.report.paper import PaperValue
 from hqdm_bench.report.quantities import METRICS, Quantity, quantity
 from hqdm_bench.report.table_model import Row, Table, difference
 
-__all__ = ["Column", "TextTable", "comparison_text", "table_text"]
+__all__ = [
+    "MINUS",
+    "Column",
+    "TextTable",
+    "bits_text",
+    "comparison_text",
+    "number",
+    "signed",
+    "table_text",
+]
 
 DASH = "—"
 BLANK = ""
@@ -112,7 +121,7 @@ def _own_name(table: Table, kind: Quantity) -> str:
 
 
 def _cells(table: Table, row: Row, ordered: bool) -> tuple[str, ...]:
-    cells = [row.title, _bits(row.bits), str(len(row.seeds)) if row.seeds else BLANK]
+    cells = [row.title + row.mark, bits_text(row.bits), str(len(row.seeds)) if row.seeds else BLANK]
     if ordered:
         cells.insert(1, str(row.order))
     for key in table.metrics:
@@ -121,7 +130,7 @@ def _cells(table: Table, row: Row, ordered: bool) -> tuple[str, ...]:
         cells += [_paper(printed), _estimate(ours, digits)]
         if table.comparable:
             gap = difference(ours, printed)
-            cells.append(BLANK if gap is None else _signed(gap, digits))
+            cells.append(BLANK if gap is None else signed(gap, digits))
     cells += [
         _estimate(row.ours.get(key), quantity(key).digits(table.extractor))
         for key in table.diagnostics
@@ -129,13 +138,13 @@ def _cells(table: Table, row: Row, ordered: bool) -> tuple[str, ...]:
     return tuple(cells)
 
 
-def _comparison_cells(table: Table, entry: Comparison, first: bool) -> tuple[str, ...]:
+def _comparison_cells(table: Table, entry: PairedDifference, first: bool) -> tuple[str, ...]:
     kind = quantity(entry.key)
-    value = _signed(entry.difference.mean, kind.digits(table.extractor))
+    value = signed(entry.difference.mean, kind.digits(table.extractor))
     if entry.difference.half_width is not None:
         value += f" ± {entry.difference.half_width:.{kind.digits(table.extractor)}f}"
     pair = f"{entry.left_title} {MINUS} {entry.right_title}"
-    lead = (_bits(entry.bits), pair, str(entry.difference.n))
+    lead = (bits_text(entry.bits), pair, str(entry.difference.n))
     return (
         *(lead if first else (BLANK, BLANK, BLANK)),
         kind.head(table.extractor),
@@ -144,7 +153,7 @@ def _comparison_cells(table: Table, entry: Comparison, first: bool) -> tuple[str
     )
 
 
-def _bits(bits: Bits) -> str:
+def bits_text(bits: Bits) -> str:
     """As the paper's column: weights/activations."""
     return f"{bits.weight}/{bits.activation}"
 
@@ -158,16 +167,17 @@ def _paper(value: PaperValue | None) -> str:
 def _estimate(value: Estimate | None, digits: int) -> str:
     if value is None:
         return BLANK
-    mean = _number(value.mean, digits)
+    mean = number(value.mean, digits)
     return mean if value.half_width is None else f"{mean} ± {value.half_width:.{digits}f}"
 
 
-def _number(value: float, digits: int) -> str:
+def number(value: float, digits: int) -> str:
     """Fixed decimals with a real minus sign and no negative zero."""
     text = f"{value:.{digits}f}"
     return text.replace("-", "" if float(text) == 0 else MINUS)
 
 
-def _signed(value: float, digits: int) -> str:
-    text = _number(value, digits)
+def signed(value: float, digits: int) -> str:
+    """The same with a plus sign before what is above zero."""
+    text = number(value, digits)
     return text if text.startswith(MINUS) or float(text) == 0 else f"+{text}"

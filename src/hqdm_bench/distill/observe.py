@@ -1,0 +1,220 @@
+"""Activation ranges, step by step, from calls of any quantized module."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.hadamard import BlockRotation
+from hqdm_bench.methods import Student
+from hqdm_bench.quantization import ActivationQuantizer, AffineStatic, QuantizedLayer
+
+__all__ = ["SAMPLE", "Call", "calibrate_on_calls", "probing"]
+
+SAMPLE = 8192  # values of a layer's input that the search of one call looks at
+
+Call = Sequence[Any] | Mapping[str, Any]
+
+
+@torch.no_grad()
+def calibrate_on_calls(student: Student, calls: Sequence[Call]) -> None:
+    """Set every activation range from example calls, in place.
+
+    Each row of a step table takes the mean-error range of the layer's input at this step, as its
+    quantizer will see it: centred and rotated where the layer does so, on the layer's own grid.
+    Inputs come from the network with quantized weights and exact activations, so no layer's range
+    depends on another's. A fixed stride keeps at most `SAMPLE` values of an input. Layers that have
+    a centre get it from a first pass over the calls; layers that may choose are rotated if the
+    squared error of the grid, summed over the steps, is smaller for it. Static layers take one
+    range over all calls.
+
+    Args:
+        student: a full-precision student is left alone.
+        calls: arguments of the module, a sequence of positional ones or a mapping by name; calls at
+            the same timestep follow each other, and every timestep of the tables occurs.
+
+    Raises:
+        BenchError: calls of one timestep are apart, or a timestep has none.
+    """
+    if student.step is None:
+        return
+    student.unfreeze()
+    _centre(student, calls)
+    with probing(student, _StepProbe) as probes:
+        for call in calls:
+            _run(student, call)
+        for probe in probes:
+            probe.finish()
+    _require_complete(student)
+
+
+def _run(student: Student, call: Call) -> None:
+    if isinstance(call, Mapping):
+        student(**call)
+    else:
+        student(*call)
+
+
+def _centre(student: Student, calls: Sequence[Call]) -> None:
+    """Set the centre of every layer that has one to the channel means of its inputs."""
+    layers = [layer for layer in student.quantized_layers().values() if layer.centre is not None]
+    if not layers:
+        return
+    means = [_ChannelMeans(layer) for layer in layers]
+    with probing(student, _PassThrough), contextlib.ExitStack() as hooks:
+        for layer, mean in zip(layers, means, strict=True):
+            handle = layer.register_forward_pre_hook(mean)
+            hooks.callback(handle.remove)
+        for call in calls:
+            _run(student, call)
+    for mean in means:
+        mean.store()
+
+
+class _ChannelMeans:
+    """Forward pre-hook that adds up a layer's inputs by step and channel."""
+
+    def __init__(self, layer: QuantizedLayer) -> None:
+        assert layer.centre is not None
+        self.layer = layer
+        layer.set_centre(torch.zeros_like(layer.centre))
+        self.sums = torch.zeros_like(layer.centre, dtype=torch.float64)
+        self.counts = [0] * len(layer.centre)
+
+    def __call__(self, layer: QuantizedLayer, inputs: tuple[Tensor, ...]) -> None:
+        (x,) = inputs
+        row = layer.step.index
+        rows = x.flatten(0, -2) if layer.linear else x.transpose(0, 1).flatten(1).t()
+        self.sums[row] += rows.double().sum(0)
+        self.counts[row] += len(rows)
+
+    def store(self) -> None:
+        """Hand the means to the layer."""
+        counts = torch.tensor(self.counts, device=self.sums.device).clamp(min=1)
+        self.layer.set_centre(self.sums / counts[:, None])
+
+
+class _PassThrough(nn.Module):
+    """Stands for a quantizer and changes nothing."""
+
+    def __init__(self, layer: QuantizedLayer) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, row: int, rotation: BlockRotation | None = None) -> Tensor:
+        return x
+
+
+class _StepProbe(nn.Module):
+    """Set a row of the quantizer from the inputs at its step, and pass them on as they are."""
+
+    def __init__(self, layer: QuantizedLayer) -> None:
+        super().__init__()
+        self.layer = [layer]  # in a list: the layer holds this module, a cycle torch cannot walk
+        self.quantizer: ActivationQuantizer = layer.activation
+        self.row: int | None = None
+        self.done: set[int] = set()
+        self.samples: list[Tensor] = []
+        self.plain: _Unrotated | None = None
+        if layer.rotates_input is not None:
+            layer.switch_rotation(True)
+            self.plain = _Unrotated(layer.activation)
+
+    def forward(self, x: Tensor, row: int, rotation: BlockRotation | None = None) -> Tensor:
+        static = isinstance(self.quantizer, AffineStatic)
+        if row != self.row and not static:
+            self._set_row()
+            if row in self.done:
+                raise BenchError("calls of one timestep are apart; group them by timestep")
+        self.row = row
+        self.samples.append(_thin(x if rotation is None else rotation(x)))
+        if self.plain is not None:
+            self.plain.samples.append(_thin(x))
+        return x
+
+    def finish(self) -> None:
+        """Set the last row, a static quantizer's one range, and the choice of rotation."""
+        self._set_row()
+        if self.plain is not None and self.plain.better:
+            self.quantizer.load_state_dict(self.plain.quantizer.state_dict())
+            self.layer[0].switch_rotation(False)
+
+    def _set_row(self) -> None:
+        if self.row is None or not self.samples:
+            return
+        sample = torch.cat(self.samples)
+        self.quantizer.calibrate(sample, self.row)
+        if self.plain is not None:
+            self.plain.compare(self.row, self.quantizer, sample)
+        self.samples = []
+        self.done.add(self.row)
+
+
+class _Unrotated:
+    """What the quantizer would be without the rotation, and the errors of both."""
+
+    def __init__(self, quantizer: ActivationQuantizer) -> None:
+        self.quantizer = copy.deepcopy(quantizer)
+        self.samples: list[Tensor] = []
+        self.error = self.rotated_error = 0.0
+
+    @property
+    def better(self) -> bool:
+        """Whether the input is quantized with less error as it is."""
+        return self.error < self.rotated_error
+
+    def compare(self, row: int, rotated: ActivationQuantizer, sample: Tensor) -> None:
+        """Set the row and add up the mean squared errors."""
+        plain = torch.cat(self.samples)
+        self.samples = []
+        self.quantizer.calibrate(plain, row)
+        self.error += _error(self.quantizer, plain, row)
+        self.rotated_error += _error(rotated, sample, row)
+
+
+def _error(quantizer: ActivationQuantizer, sample: Tensor, row: int) -> float:
+    return float((quantizer(sample, row) - sample).double().square().mean())
+
+
+Probe = TypeVar("Probe", bound=nn.Module)
+
+
+@contextlib.contextmanager
+def probing(student: Student, make: Callable[[QuantizedLayer], Probe]) -> Iterator[list[Probe]]:
+    """Put probes in the place of the quantizers, one made for each layer."""
+    layers: list[QuantizedLayer] = list(student.quantized_layers().values())
+    quantizers = [layer.activation for layer in layers]
+    probes = [make(layer) for layer in layers]
+    try:
+        for layer, probe in zip(layers, probes, strict=True):
+            layer.activation = probe  # type: ignore[assignment]
+        yield probes
+    finally:
+        for layer, quantizer in zip(layers, quantizers, strict=True):
+            layer.activation = quantizer
+
+
+def _thin(x: Tensor) -> Tensor:
+    """At most `SAMPLE` values at an even stride.
+
+    The stride is odd: tensor sizes are products of small powers of two, and an even stride would
+    see only some of the channels or positions.
+    """
+    flat = x.flatten()
+    stride = -(-len(flat) // SAMPLE)
+    return flat[:: stride + 1 - stride % 2] if stride > 1 else flat
+
+
+def _require_complete(student: Student) -> None:
+    """Name the timesteps that no call had, by the first layer that lacks a range."""
+    assert student.step is not None
+    for name, layer in student.quantized_layers().items():
+        missing = (~layer.activation.scale.isfinite()).nonzero().flatten().tolist()
+        if missing and len(layer.activation.scale) == len(student.step):
+            times = ", ".join(str(student.step.timesteps[row]) for row in missing)
+            raise BenchError(f"no call ran '{name}' at timestep {times}; add calls there")
+        if missing:
+            raise BenchError(f"no call ran '{name}'; leave it in full precision or call it")

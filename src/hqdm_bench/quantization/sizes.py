@@ -1,0 +1,61 @@
+"""Bytes of a quantized layer at inference, besides its activations."""
+
+import math
+
+from torch import Tensor, nn
+
+from hqdm_bench.quantization.activation import ActivationQuantizer, AffineStatic, AffineTable
+from hqdm_bench.quantization.layers import QuantizedLayer
+from hqdm_bench.quantization.weight import LoRAWeight
+
+__all__ = ["FLOAT_BYTES", "packed_bytes", "table_bytes"]
+
+FLOAT_BYTES = 4
+
+
+def packed_bytes(count: int, bits: int) -> int:
+    """Codes without gaps."""
+    return math.ceil(count * bits / 8)
+
+
+def table_bytes(layer: QuantizedLayer) -> int:
+    """What a layer needs besides one set of packed codes and one grid of them.
+
+    The step sizes and zero-points of its input at all steps, its centres with their products, and
+    its signs. A weight with a step size for every step has other codes at every step; either all of
+    them are kept, or what they are made from: the codes of the base (as many bytes as one set) and
+    the low-rank factors, or the updated weight in float32 (in place of one set). The smaller
+    counts.
+    """
+    total = _activation_bytes(layer.activation) + _floats(layer.centre) + _floats(layer.shift)
+    if layer.signs is not None:
+        total += packed_bytes(layer.signs.numel(), 1)
+    weight = layer.weight
+    if isinstance(weight, LoRAWeight) and weight.steps is not None:
+        total += _floats(weight.scale) // weight.steps * (weight.steps - 1)
+        total += _weights_of_steps(weight, weight.steps)
+    return total
+
+
+def _activation_bytes(quantizer: ActivationQuantizer) -> int:
+    total = _floats(quantizer.scale)
+    if quantizer.zero is None:
+        return total
+    integer = isinstance(quantizer, AffineStatic) or (
+        isinstance(quantizer, AffineTable) and quantizer.integer_zero
+    )
+    size = packed_bytes(1, quantizer.bits) if integer else FLOAT_BYTES
+    return total + size * quantizer.zero.numel()
+
+
+def _weights_of_steps(weight: LoRAWeight, steps: int) -> int:
+    codes = packed_bytes(weight.shape.numel(), weight.bits)
+    if weight.base == "dequantized":
+        source = _floats(weight.lora_A) + _floats(weight.lora_B)
+    else:
+        source = FLOAT_BYTES * weight.shape.numel() - codes
+    return min((steps - 1) * codes, source)
+
+
+def _floats(tensor: Tensor | nn.Parameter | None) -> int:
+    return 0 if tensor is None else FLOAT_BYTES * tensor.numel()

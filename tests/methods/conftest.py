@@ -1,0 +1,186 @@
+"""The cases of the contract: every registered method, its presets, and every value of its options.
+
+A method that somebody adds is found by itself, as are its options.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hqdm_bench.catalogue import Bits, MethodSpec, Recipe
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.distill import calibrate_on_calls
+from hqdm_bench.methods import Method, Request, Student, available_methods, build_student
+from hqdm_bench.models import LatentDiffusion
+
+TIMES = (1, 501)  # of a recipe with two steps
+SEED = 7
+FULL_PRECISION = Bits(32, 32)
+# Values to try of options that are free text, by name.
+TEXTS = {"policy": ("full", "official; *ff.net.2 = full_precision")}
+
+Call = tuple[Tensor, Tensor, Tensor]
+Make = Callable[..., Student]
+
+
+def quantizes(method: Method) -> bool:
+    """Whether a method takes low bits; a few layers tell at once."""
+    return builds(method, {})
+
+
+def builds(method: Method, options: dict[str, Any]) -> bool:
+    """Whether a method can be built with these options, which may exclude each other."""
+    net = nn.Sequential(*(nn.Linear(8, 8) for _ in range(6)))
+    layers = nn.ModuleDict({"ff": nn.ModuleDict({"net": net})})
+    try:
+        method.build(method.options.read(options, method.name), layers, Request(Bits(4, 4), (0,)))
+    except BenchError:
+        return False
+    return True
+
+
+def values(method: Method) -> dict[str, tuple[Any, ...]]:
+    """Values of every option besides its default."""
+    chosen: dict[str, tuple[Any, ...]] = {}
+    for entry in dataclasses.fields(method.options):
+        allowed = method.options.allowed().get(entry.name, TEXTS.get(entry.name, ()))
+        chosen[entry.name] = tuple(value for value in allowed if value != entry.default)
+    return chosen
+
+
+def variants(method: Method) -> list[dict[str, Any]]:
+    """Few sets of overrides that together take every value of every option.
+
+    Values are dealt out in turn, so that one set changes few options; a value goes on to the next
+    set where it has no say beside what is there already.
+    """
+    others = values(method)
+    sets: list[dict[str, Any]] = [{} for _ in range(max(map(len, others.values()), default=0))]
+    turn = 0
+    for option, choices in others.items():
+        for value in choices:
+            for attempt in range(len(sets)):
+                index = (turn + attempt) % len(sets)
+                wanted = {**sets[index], option: value}
+                if option not in sets[index] and builds(method, wanted):
+                    sets[index] = wanted
+                    break
+            else:
+                sets.append({option: value})
+            turn += 1
+    return sets
+
+
+def cases() -> list[MethodSpec]:
+    """Every case, the plain method first."""
+    found = []
+    for name, method in available_methods().items():
+        presets = [{"preset": preset} for preset in method.options.presets() if preset != "as_code"]
+        for options in ({}, *presets, *variants(method)):
+            label = "-".join([name, *map(str, options.values())]).replace("; ", "+")
+            found.append(MethodSpec(label, label, name, options))
+    return found
+
+
+CASES = cases()
+QUANTIZED = [case for case in CASES if quantizes(available_methods()[case.implementation])]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with ``case`` is for every method and option, one with ``quantized`` for low bits.
+
+    One with ``plain`` is for their default options alone.
+    """
+    plain = [case for case in QUANTIZED if not case.options]
+    for argument, chosen in (("case", CASES), ("quantized", QUANTIZED), ("plain", plain)):
+        if argument in metafunc.fixturenames:
+            metafunc.parametrize(argument, chosen, ids=[case.name for case in chosen])
+
+
+@pytest.fixture(scope="session")
+def recipe(recipe: Recipe) -> Recipe:
+    """Two steps only: calibrating takes most of the time."""
+    return dataclasses.replace(recipe, steps=len(TIMES))
+
+
+@pytest.fixture(scope="session")
+def all_cases() -> list[MethodSpec]:
+    return CASES
+
+
+@pytest.fixture(scope="session")
+def option_values() -> Callable[[Method], dict[str, tuple[Any, ...]]]:
+    return values
+
+
+@pytest.fixture(scope="session")
+def calls(shared_toy: LatentDiffusion) -> list[Call]:
+    """Calls of the toy's UNet, one a timestep; the batches get wider towards the noise."""
+    random = torch.Generator().manual_seed(9)
+    context = shared_toy.context(torch.arange(2))
+    assert context is not None
+    return [
+        (
+            torch.randn(2, 3, 4, 4, generator=random) * (1 + 0.3 * row),
+            torch.full((2,), t),
+            context.detach(),
+        )
+        for row, t in enumerate(TIMES)
+    ]
+
+
+@pytest.fixture(scope="session")
+def calibrated(shared_toy: LatentDiffusion, recipe: Recipe, calls: list[Call]) -> Make:
+    """Make a calibrated student of a case: ``calibrated(case, bits=..., **options)``.
+
+    Students are made once and handed out as copies.
+    """
+    made: dict[tuple[object, ...], Student] = {}
+
+    def make(case: MethodSpec, bits: Bits | None = None, **over: Any) -> Student:
+        bits = bits or (Bits(4, 4) if case in QUANTIZED else FULL_PRECISION)
+        key = (case.name, bits, *sorted(over.items()))
+        if key not in made:
+            spec = dataclasses.replace(case, options={**case.options, **over})
+            student = build_student(spec, shared_toy, bits, recipe, SEED)
+            calibrate_on_calls(student, calls)
+            made[key] = student
+        student = copy.deepcopy(made[key])
+        if student.step is None:  # full precision shares the module
+            student.network = shared_toy.unet
+        return student
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def move() -> Callable[[Student], Student]:
+    """Pretend training: without an update that is felt, half of the gradients are zero."""
+
+    def disturb(student: Student) -> Student:
+        random = torch.Generator().manual_seed(2)
+        with torch.no_grad():
+            for layer in student.low_bit_layers().values():
+                update = layer.weight.lora_B
+                update.copy_(0.05 * torch.randn(update.shape, generator=random).to(update))
+        return student
+
+    return disturb
+
+
+@pytest.fixture
+def extra_methods(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A folder whose modules belong to the methods package while the test runs."""
+    import hqdm_bench.methods
+
+    folder = tmp_path / "methods"
+    folder.mkdir()
+    monkeypatch.setattr(hqdm_bench.methods, "__path__", [*hqdm_bench.methods.__path__, str(folder)])
+    available_methods.cache_clear()
+    yield folder
+    available_methods.cache_clear()
