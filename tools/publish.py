@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("suite")
     suite = parser.parse_args().suite
     results, figures = Path("results") / suite, Path("figures") / suite
-    tables = sorted((results / "tables").glob("table*.*"))
+    tables = sorted((results / "tables").glob("*.*"))
     if not tables:
         print(f"no tables under {results}; run `make {suite}` first", file=sys.stderr)
         return 2

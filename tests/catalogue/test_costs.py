@@ -168,7 +168,9 @@ def test_file_sizes_are_those_of_real_files(catalogue, costs, tmp_path):
 
     count = recipe.pool + recipe.validation_trajectories
     x = torch.zeros(count, recipe.steps, recipe.batch, channels, size, size)
-    save_trajectories(path, Trajectories(x, x.clone(), None, (), 1.0, recipe.pool, {}))
+    branches = torch.zeros(count, recipe.steps, 2, *x.shape[2:]) if recipe.guidance != 1 else None
+    fields = (recipe.guidance, recipe.pool, {}, branches)
+    save_trajectories(path, Trajectories(x, x.clone(), None, (), *fields))
     assert path.stat().st_size == pytest.approx(trajectory_bytes(spec, recipe), rel=0.05)
 
 

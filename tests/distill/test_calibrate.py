@@ -92,7 +92,11 @@ def inputs(
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("efficientdm", {}), ("hqdm", {}), ("hqdm", {"scope": "every_linear", "activation": "asymmetric"})],
+    [
+        ("efficientdm", {}),
+        ("hqdm", {}),
+        ("hqdm", {"scope": "every_linear", "activation": "asymmetric"}),
+    ],
 )
 def test_per_step_searches_the_inputs_the_quantizer_will_see(
     name: str,
@@ -162,3 +166,11 @@ def test_unknown_variant_is_refused(
     recipe = replace(recipe, calibration="percentile")
     with pytest.raises(BenchError, match="'percentile'; allowed: single_batch, per_step"):
         calibrate(build(teacher, recipe, "hqdm"), teacher, trajectories, recipe, 0)
+
+
+def test_one_batch_cannot_show_what_is_measured_at_every_step(
+    teacher: LatentDiffusion, recipe: Recipe, trajectories: Trajectories
+) -> None:
+    recipe = replace(recipe, calibration="single_batch")
+    with pytest.raises(BenchError, match="measures its input at every step.*per_step"):
+        calibrate(build(teacher, recipe, "hqdm_plus"), teacher, trajectories, recipe, 0)

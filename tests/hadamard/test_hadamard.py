@@ -4,7 +4,15 @@ from scipy.linalg import hadamard
 from torch import nn
 
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.hadamard import MAX_ORDER, BlockRotation, block_rotate, divides, fold, sylvester
+from hqdm_bench.hadamard import (
+    MAX_ORDER,
+    BlockRotation,
+    block_rotate,
+    divides,
+    fold,
+    largest_order,
+    sylvester,
+)
 
 
 @pytest.fixture
@@ -116,3 +124,66 @@ def test_folding_the_weight_replaces_rotating_the_input(generator, layer):
 def test_block_rotation_is_the_function_with_its_arguments(generator):
     x = normal(generator, 3, 16, 4)
     assert torch.equal(BlockRotation(4, 1)(x), block_rotate(x, 4, 1))
+
+
+def random_signs(generator, channels):
+    return 2.0 * torch.randint(2, (channels,), generator=generator).double() - 1
+
+
+def dense(order, signs):
+    """R = D H for all channels."""
+    blocks = [sylvester(order)] * (len(signs) // 2**order)
+    return torch.diag(signs) @ torch.block_diag(*blocks)
+
+
+@pytest.mark.parametrize("order", [0, 2, 5])
+@pytest.mark.parametrize(("shape", "dim"), [((2, 64, 3, 5), 1), ((3, 7, 64), -1), ((6, 64), 1)])
+def test_random_signs_make_an_orthonormal_rotation_with_an_inverse(generator, shape, dim, order):
+    signs, x = random_signs(generator, 64), normal(generator, *shape)
+    R, rotation = dense(order, signs), BlockRotation(order, dim, signs)
+    exact = {"rtol": 0, "atol": 1e-13}
+    torch.testing.assert_close(R @ R.t(), torch.eye(64).double(), **exact)
+    expected = torch.tensordot(x.movedim(dim, -1), R, dims=1).movedim(-1, dim)
+    torch.testing.assert_close(rotation(x), expected, **exact)
+    torch.testing.assert_close(rotation.inverse(rotation(x)), x, **exact)
+    torch.testing.assert_close(rotation(rotation.inverse(x)), x, **exact)
+    if order:  # not its own inverse, unlike the plain matrix
+        assert not torch.allclose(rotation(rotation(x)), x)
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["sylvester", "random"])
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Conv2d(32, 8, 3, stride=stride, padding=padding) for stride in (1, 2) for padding in (0, 1)]
+    + [nn.Conv2d(32, 8, 1), nn.Linear(32, 8)],
+    ids=["stride1", "stride1-pad1", "stride2", "stride2-pad1", "1x1", "linear"],
+)
+def test_a_folded_weight_takes_rotated_inputs_to_the_same_output(generator, layer, signed):
+    """op(x R, fold(W)) = op(x, W): R is orthonormal and acts on each tap of a kernel alone."""
+    layer, signs = layer.double(), random_signs(generator, 32) if signed else None
+    image = isinstance(layer, nn.Conv2d)
+    x = normal(generator, 2, 32, 7, 6) if image else normal(generator, 2, 5, 32)
+    rotation, expected = BlockRotation(4, 1 if image else -1, signs), layer(x)
+    back = layer(rotation.inverse(x))
+    with torch.no_grad():
+        layer.weight.copy_(fold(layer.weight, 4, signs))
+    exact = {"rtol": 0, "atol": 1e-12}
+    torch.testing.assert_close(layer(rotation(x)), expected, **exact)
+    torch.testing.assert_close(layer(x), back, **exact)
+
+
+def test_random_signs_spread_a_shared_mean(generator):
+    """The plain matrix makes one outlier of a constant block; signs leave every entry small."""
+    block = torch.full((1, 128), 3.0).double()
+    plain = BlockRotation(7, 1)(block)[0]
+    torch.testing.assert_close(plain[0], torch.tensor(3 * 128**0.5).double())
+    torch.testing.assert_close(plain[1:], torch.zeros(127).double(), rtol=0, atol=1e-13)
+    spread = BlockRotation(7, 1, random_signs(generator, 128))(block)[0]
+    torch.testing.assert_close(spread.norm(), block.norm())
+    assert spread.abs().max() < 0.4 * plain[0]
+    assert (spread.abs() > 0.1).sum() > 64
+
+
+def test_largest_order_that_divides():
+    assert [largest_order(width, 5) for width in (8, 4, 6, 5, 96, 64, 1)] == [3, 2, 1, 0, 5, 5, 0]
+    assert largest_order(64, 2) == 2

@@ -73,11 +73,11 @@ def test_timesteps_without_a_row_follow_the_option(
     assert student.step.row == (Blend(0, 0.6) if rule == "interpolate" else 1)
 
 
-def test_a_batch_of_mixed_timesteps_is_refused(quantized: MethodSpec, calibrated: Make) -> None:
+def test_a_batch_of_mixed_timesteps_is_refused(plain: MethodSpec, calibrated: Make) -> None:
     times = torch.full((16,), 501)
     times[5] = 1
     with pytest.raises(BenchError, match=r"one timestep a batch.*\[1, 501\]"):
-        calibrated(quantized)(torch.zeros(16, 3, 4, 4), times, torch.zeros(16, 1, 16))
+        calibrated(plain)(torch.zeros(16, 3, 4, 4), times, torch.zeros(16, 1, 16))
 
 
 def test_the_seed_decides_everything_random(

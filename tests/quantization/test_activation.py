@@ -8,6 +8,7 @@ from hqdm_bench.hadamard import BlockRotation, block_rotate
 from hqdm_bench.quantization import (
     AffineStatic,
     AffineTable,
+    Blend,
     SymmetricTable,
     mse_grid,
     symmetric_mse_scale,
@@ -119,3 +120,60 @@ def test_states_round_trip(x):
     fresh.load_state_dict(table.state_dict())
     assert torch.equal(fresh(x, 1), table(x, 1))
     assert torch.equal(copy.deepcopy(table)(x, 2), table(x, 2))
+
+
+def test_full_range_has_one_code_more():
+    for bits in (3, 4, 8):
+        table = SymmetricTable(bits, 1, full_range=True)
+        assert table.limits == (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        assert SymmetricTable(bits, 1).limits == (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
+    table = SymmetricTable(4, 1, full_range=True)
+    table.initialise(1.0)
+    wide = torch.arange(-20.0, 21.0)
+    assert table(wide, 0).unique().tolist() == list(range(-8, 8))
+
+
+def test_full_range_is_never_worse(generator):
+    """Every candidate has one code more, so the best of them cannot make a larger error."""
+    better = 0
+    for trial in range(30):
+        x = torch.randn(500, generator=generator) - 0.2 * (trial % 7)
+        x = x * x.abs() ** (0.2 * (trial % 4))
+        error = []
+        for full_range in (False, True):
+            table = SymmetricTable(4, 1, full_range=full_range)
+            table.calibrate(x)
+            error.append((table(x, 0) - x).abs().pow(2.4).mean().item())
+        assert error[1] <= error[0] * (1 + 1e-6)
+        scales = torch.linspace(0.05, 1, 200) * x.abs().max() / 7
+        best = []
+        for low in (-7, -8):
+            codes = (x / scales[:, None]).round().clamp(low, 7) * scales[:, None]
+            best.append((codes - x).square().mean(1).min().item())
+        assert best[1] <= best[0]
+        better += best[1] < best[0]
+    assert better > 10
+
+
+@pytest.mark.parametrize("row", [1, Blend(1, 0.25)])
+def test_integer_zero_points_are_rounded_where_they_are_used(x, row):
+    table, plain = AffineTable(4, 3, integer_zero=True), AffineTable(4, 3)
+    zeros = torch.tensor([3.3, 6.6, 8.4])
+    for one, points in ((table, zeros), (plain, zeros.round())):
+        one.initialise(torch.tensor([0.1, 0.2, 0.3]), points)
+    if row == 1:
+        assert torch.equal(table(x, row), plain(x, row))
+        codes = table(x, row) / table.scale[1]
+        torch.testing.assert_close(codes, codes.round(), rtol=0, atol=1e-5)
+    assert levels(table(x, row)) <= 16
+    table(x, 1).sum().backward()
+    plain(x, 1).sum().backward()
+    assert table.zero.grad[1] != 0  # straight through
+    torch.testing.assert_close(table.zero.grad, plain.zero.grad)
+
+
+def test_between_two_rows_the_tables_are_blended(x):
+    table, blended = AffineTable(4, 3), AffineTable(4, 1)
+    table.initialise(torch.tensor([0.1, 0.2, 0.4]), torch.tensor([3.0, 6.0, 8.0]))
+    blended.initialise(0.25, 6.5)
+    torch.testing.assert_close(table(x, Blend(1, 0.25)), blended(x, 0))

@@ -7,7 +7,8 @@ from torch import nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator as stream
-from hqdm_bench.quantization import LoRAWeight, StaticWeight, minmax_grid
+from hqdm_bench.quantization import Blend, LoRAWeight, StaticWeight, minmax_grid
+from hqdm_bench.quantization.reference import plain_lora_fake_quantize
 
 
 @pytest.fixture
@@ -208,3 +209,68 @@ def test_unknown_options_are_refused(weight):
             make(weight, **options)
     with pytest.raises(BenchError, match="2 to 8"):
         make(weight, bits=1)
+
+
+def plain(module, row):
+    """The formula with the step sizes of one row, under autograd."""
+    step = module.scale[row]
+    base = step if module.scale_updates == "once" else module.base_scale
+    base = None if module.codes is None else base if base is step else base[row]
+    start = module.codes if module.base_weight is None else module.base_weight
+    arguments = (module.lora_A, module.lora_B, step, module.zero, start, base)
+    return plain_lora_fake_quantize(*arguments, 2**module.bits - 1)
+
+
+@pytest.mark.parametrize("base", ["dequantized", "full_precision"])
+@pytest.mark.parametrize("updates", ["twice", "once"])
+def test_step_sizes_of_a_step_and_their_gradients(weight, generator, base, updates):
+    """Row r alone acts and is moved; the other rows have no gradient."""
+    options = {"base": base, "scale_updates": updates, "steps": 3}
+    module, twin = (make(weight.double(), **options) for _ in range(2))
+    growth = torch.tensor([1.0, 1.3, 0.8]).double().view(3, 1, 1, 1, 1)
+    cotangent = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+    for one in (module, twin):
+        assert one.scale.shape == (3, 6, 1, 1, 1)
+        assert one.zero.shape == (6, 1, 1, 1)
+        with torch.no_grad():
+            one.scale.mul_(growth)
+            one.lora_B.add_(0.05)
+    (module(1) * cotangent).sum().backward()
+    (plain(twin, 1) * cotangent).sum().backward()
+    torch.testing.assert_close(module(1), plain(twin, 1), rtol=1e-12, atol=1e-12)
+    for (name, ours), (_, theirs) in zip(
+        module.named_parameters(), twin.named_parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-9)
+        if name in ("scale", "base_scale"):
+            assert ours.grad[1].abs().min() > 0
+            assert not ours.grad[[0, 2]].any()
+    rows = [module(row) for row in range(3)]
+    assert not torch.equal(rows[0], rows[1])
+    between = module(Blend(0, 0.5))
+    expected = (module.effective_codes(Blend(0, 0.5)) - module.zero) * module.scale[:2].mean(0)
+    torch.testing.assert_close(between, expected, rtol=1e-12, atol=0)
+
+
+def test_rows_of_step_sizes_stay_tied_and_round_trip(weight):
+    module = make(weight, steps=3)
+    assert_twice(module)
+    assert torch.equal(module.scale[0], module.scale[2])
+    with torch.no_grad():
+        module.scale[1].mul_(2)
+    assert torch.equal(module.base_scale, module.scale)
+    fresh = make(weight * 2, steps=3)
+    fresh.load_state_dict(module.state_dict())
+    assert_twice(fresh)
+    assert torch.equal(fresh(1), module(1))
+    assert not torch.equal(fresh(1), fresh(0))
+
+
+def test_sixteen_bits_have_codes_of_their_own_type(weight):
+    module, static = make(weight, 16), StaticWeight.from_float(weight, 16)
+    for one in (module, static):
+        codes = one.effective_codes()
+        assert codes.dtype == torch.int32
+        assert codes.max() > 255
+        assert codes.max() <= 2**16 - 1
+        torch.testing.assert_close(one(), weight, rtol=0, atol=weight.abs().max().item() / 2**15)

@@ -83,7 +83,7 @@ def test_every_table_and_figure_is_made(finished):
 
 
 def test_every_cell_of_the_papers_tables_has_numbers(finished):
-    """All 58 cells, both presets; columns headed plainly, as the extractor is Inception's."""
+    """All 60 cells, both presets; columns headed plainly, as the extractor is Inception's."""
     suite = load_catalogue(finished.folder).suite("paper")
     layout = Layout(finished.folder)
     for cell in suite.cells:

@@ -155,9 +155,10 @@ def reference_bytes(protocol: Protocol, extractor: ExtractorOperations) -> int:
 
 
 def trajectory_bytes(spec: ModelSpec, recipe: Recipe) -> int:
-    """Latents and predictions of every step."""
+    """Latents of every step, and the predictions there: two under guidance."""
     latents = (recipe.pool + recipe.validation_trajectories) * recipe.steps * recipe.batch
-    return 2 * FLOAT * latents * _latent_values(spec)
+    kept = 1 + rows_per_latent(spec, recipe.guidance)
+    return kept * FLOAT * latents * _latent_values(spec)
 
 
 def teacher_bytes(spec: ModelSpec, counted: Operations) -> int:

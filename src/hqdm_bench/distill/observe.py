@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -15,19 +17,19 @@ from hqdm_bench.quantization import ActivationQuantizer, AffineStatic, Quantized
 
 __all__ = ["SAMPLE", "Call", "calibrate_on_calls", "probing"]
 
-SAMPLE = 8192  # values of a layer's input that the search of one call looks at
+SAMPLE = 8192
 
 Call = Sequence[Any] | Mapping[str, Any]
 
 
 @torch.no_grad()
-def calibrate_on_calls(student: Student, calls: Sequence[Call]) -> None:
-    """Set every activation range from example calls, in place.
+def calibrate_on_calls(student: Student, calls: Sequence[Call], sample: int = SAMPLE) -> None:
+    """Set every activation range from example calls, in place; ranges of before are forgotten.
 
     Each row of a step table takes the mean-error range of the layer's input at this step, as its
     quantizer will see it: centred and rotated where the layer does so, on the layer's own grid.
     Inputs come from the network with quantized weights and exact activations, so no layer's range
-    depends on another's. A fixed stride keeps at most `SAMPLE` values of an input. Layers that have
+    depends on another's. A fixed stride keeps at most ``sample`` values of an input. Layers that have
     a centre get it from a first pass over the calls; layers that may choose are rotated if the
     squared error of the grid, summed over the steps, is smaller for it. Static layers take one
     range over all calls.
@@ -36,6 +38,8 @@ def calibrate_on_calls(student: Student, calls: Sequence[Call]) -> None:
         student: a full-precision student is left alone.
         calls: arguments of the module, a sequence of positional ones or a mapping by name; calls at
             the same timestep follow each other, and every timestep of the tables occurs.
+        sample: values of a layer's input that the search of one call looks at. Rare extreme values
+            between them are clipped, which shows at 8 bits and more; a larger number takes longer.
 
     Raises:
         BenchError: calls of one timestep are apart, or a timestep has none.
@@ -43,8 +47,10 @@ def calibrate_on_calls(student: Student, calls: Sequence[Call]) -> None:
     if student.step is None:
         return
     student.unfreeze()
+    for layer in student.quantized_layers().values():
+        layer.activation.initialise(math.nan, math.nan)
     _centre(student, calls)
-    with probing(student, _StepProbe) as probes:
+    with probing(student, functools.partial(_StepProbe, sample=sample)) as probes:
         for call in calls:
             _run(student, call)
         for probe in probes:
@@ -111,8 +117,9 @@ class _PassThrough(nn.Module):
 class _StepProbe(nn.Module):
     """Set a row of the quantizer from the inputs at its step, and pass them on as they are."""
 
-    def __init__(self, layer: QuantizedLayer) -> None:
+    def __init__(self, layer: QuantizedLayer, sample: int) -> None:
         super().__init__()
+        self.sample = sample
         self.layer = [layer]  # in a list: the layer holds this module, a cycle torch cannot walk
         self.quantizer: ActivationQuantizer = layer.activation
         self.row: int | None = None
@@ -130,9 +137,9 @@ class _StepProbe(nn.Module):
             if row in self.done:
                 raise BenchError("calls of one timestep are apart; group them by timestep")
         self.row = row
-        self.samples.append(_thin(x if rotation is None else rotation(x)))
+        self.samples.append(_thin(x if rotation is None else rotation(x), self.sample))
         if self.plain is not None:
-            self.plain.samples.append(_thin(x))
+            self.plain.samples.append(_thin(x, self.sample))
         return x
 
     def finish(self) -> None:
@@ -197,14 +204,14 @@ def probing(student: Student, make: Callable[[QuantizedLayer], Probe]) -> Iterat
             layer.activation = quantizer
 
 
-def _thin(x: Tensor) -> Tensor:
-    """At most `SAMPLE` values at an even stride.
+def _thin(x: Tensor, sample: int) -> Tensor:
+    """At most ``sample`` values at an even stride.
 
     The stride is odd: tensor sizes are products of small powers of two, and an even stride would
     see only some of the channels or positions.
     """
     flat = x.flatten()
-    stride = -(-len(flat) // SAMPLE)
+    stride = -(-len(flat) // sample)
     return flat[:: stride + 1 - stride % 2] if stride > 1 else flat
 
 
