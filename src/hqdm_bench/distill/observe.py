@@ -29,8 +29,8 @@ def calibrate_on_calls(student: Student, calls: Sequence[Call], sample: int = SA
     Each row of a step table takes the mean-error range of the layer's input at this step, as its
     quantizer will see it: centred and rotated where the layer does so, on the layer's own grid.
     Inputs come from the network with quantized weights and exact activations, so no layer's range
-    depends on another's. A fixed stride keeps at most ``sample`` values of an input. Layers that have
-    a centre get it from a first pass over the calls; layers that may choose are rotated if the
+    depends on another's. A fixed stride keeps at most ``sample`` values of an input. Layers with a
+    centre get it from a first pass over the calls; layers that may choose are rotated if the
     squared error of the grid, summed over the steps, is smaller for it. Static layers take one
     range over all calls.
 
