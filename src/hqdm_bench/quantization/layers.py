@@ -77,7 +77,7 @@ class QuantizedLayer(nn.Module):
         self.register_buffer("centre", source_weight.new_zeros(rows[:2]) if centred else None)
         shift = source_weight.new_zeros(len(step), len(source_weight), *rows[2:])
         self.register_buffer("shift", shift if centred else None)
-        kept = source_weight.clone() if centred else None  # until the centre is known
+        kept = source_weight.clone() if centred else None  # for `set_centre`
         self.register_buffer("full_precision", kept, persistent=False)
         self.register_buffer("rotates_input", torch.ones(1) if chooses else None)
         self._flag: tuple[object, bool] = (None, False)
@@ -139,8 +139,7 @@ class QuantizedLayer(nn.Module):
             means: (S, c_in).
 
         Raises:
-            BenchError: the layer was built without a centre, or read from a file, which holds the
-                products but not the full-precision weight.
+            BenchError: the layer was built without a centre.
         """
         if self.centre is None or self.shift is None or self.full_precision is None:
             raise BenchError("this layer has no centre to set; build it with centred=True")
