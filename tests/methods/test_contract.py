@@ -114,7 +114,10 @@ def test_gradients_reach_every_trainable_tensor_and_nothing_else(
 def has_no_say(name: str, key: str, layer: QuantizedLayer) -> bool:
     """Whether a parameter cannot have a gradient in this network."""
     # A zero-point's gradient comes from clipped values only, and there may be none.
-    return name.endswith(ONE_TOKEN) or key == "activation.zero" or only_centre(name, layer)
+    # Of an input that is all centre nothing is left to quantize, and what feeds such a layer alone,
+    # as the layers of the time embedding do, cannot change what it sees.
+    constant = only_centre(name, layer) and (key.startswith("activation") or "_embed." in name)
+    return name.endswith(ONE_TOKEN) or key == "activation.zero" or constant
 
 
 def only_centre(name: str, layer: QuantizedLayer) -> bool:

@@ -178,37 +178,35 @@ def test_with_a_width_axis_linear_layers_turn_their_channels():
 
 @pytest.mark.parametrize("name", SOURCES)
 @pytest.mark.parametrize("rotation", [None, EVERY], ids=["plain", "rotated"])
-def test_a_centre_goes_past_both_quantizers(name, rotation):
-    """op(Q(x - c), Q(W)) + op(c, W): at borders the padding is zero, not the centre."""
+def test_a_centre_goes_past_the_quantizer(name, rotation):
+    """op(R^T Q(R (x - c)) + c, Q(W)): at borders the padding is zero, not the centre."""
     table = AffineTable(4, 2, integer_zero=True)
     source, layer = build(name, rotation=rotation, activation=table, centred=True)
     update(layer)
-    centre = torch.randn(2, 16, generator=stream("c"), dtype=torch.float64) * 3
-    layer.set_centre(centre)
+    layer.centre.copy_(torch.randn(2, 16, generator=stream("c"), dtype=torch.float64) * 3)
     layer.activation.initialise(SCALE, 7.0)
     x = make_input(source)
     column = (1, -1) if isinstance(source, nn.Linear) else (1, -1, *[1] * (x.dim() - 2))
-    c = centre[1].view(column).expand_as(x)
+    c = layer.centre[1].view(column).expand_as(x)
     R = torch.eye(16).double() if rotation is None else matrix_of()
     seen = product(x - c, source, R)
     torch.testing.assert_close(layer.quantizer_input(x), seen, **EXACT)
     x_hat = product(plain_fake_quantize(seen, SCALE, torch.tensor(7.0), 0, 15), source, R.t())
-    expected = operate(source, x_hat, plain_weight(layer))
-    expected = expected + operate(source, c, source.weight, bias=False)
+    expected = operate(source, x_hat + c, plain_weight(layer))
     torch.testing.assert_close(layer(x), expected, **EXACT)
     with torch.no_grad():
         torch.testing.assert_close(layer.freeze()(x), expected, **EXACT)
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_inputs_that_are_all_centre_lose_nothing(name):
+def test_inputs_that_are_all_centre_are_exact(name):
     source, layer = build(name, centred=True)
-    centre = torch.randn(2, 16, generator=stream("c"), dtype=torch.float64)
-    layer.set_centre(centre)
+    layer.centre.copy_(torch.randn(2, 16, generator=stream("c"), dtype=torch.float64))
     layer.activation.initialise(SCALE)
     x = make_input(source)
-    x = centre[1].view((1, -1) if layer.linear else (1, -1, *[1] * (x.dim() - 2))).expand_as(x)
-    torch.testing.assert_close(layer(x), source(x), **EXACT)
+    x = layer.centre[1].view((1, -1) if layer.linear else (1, -1, *[1] * (x.dim() - 2)))
+    x = x.expand_as(make_input(source))
+    torch.testing.assert_close(layer(x), operate(source, x, plain_weight(layer)), **EXACT)
 
 
 def test_only_a_layer_that_chooses_can_be_switched():
@@ -227,5 +225,3 @@ def test_only_a_layer_that_chooses_can_be_switched():
     assert torch.equal(layer(x), rotated)
     with pytest.raises(BenchError, match="rotation is fixed"):
         plain.switch_rotation(False)
-    with pytest.raises(BenchError, match="no centre"):
-        plain.set_centre(torch.zeros(2, 16))

@@ -188,7 +188,7 @@ def test_bytes_of_tables_centres_and_signs(activation, expected):
         signs=torch.ones(12),
         centred=True,
     )
-    assert table_bytes(layer) == expected + 2 + 4 * 5 * (12 + 6)
+    assert table_bytes(layer) == expected + 2 + 4 * 5 * 12
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class _ChannelMeans:
     def __init__(self, layer: QuantizedLayer) -> None:
         assert layer.centre is not None
         self.layer = layer
-        layer.set_centre(torch.zeros_like(layer.centre))
+        layer.centre.zero_()
         self.sums = torch.zeros_like(layer.centre, dtype=torch.float64)
         self.counts = [0] * len(layer.centre)
 
@@ -100,8 +100,9 @@ class _ChannelMeans:
 
     def store(self) -> None:
         """Hand the means to the layer."""
+        assert self.layer.centre is not None
         counts = torch.tensor(self.counts, device=self.sums.device).clamp(min=1)
-        self.layer.set_centre(self.sums / counts[:, None])
+        self.layer.centre.copy_(self.sums / counts[:, None])
 
 
 class _PassThrough(nn.Module):

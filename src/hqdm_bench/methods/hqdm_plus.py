@@ -6,15 +6,15 @@ share in the first entry of each block, and so makes an outlier where there was 
 the strongest natural outliers, the output of the gated feed-forward, is one that the released HQ-DM
 does not rotate.
 
-Hence: the mean of every channel at every step is subtracted before the rotation, and its product
-with the full-precision weight added to the output, so that no quantizer sees it; random signs keep
-what neighbours still share from adding up; the grid is asymmetric, with integer zero-points; every
-layer may be rotated, and calibration decides layer by layer, by the error that its grid makes with
-and without. Weights start from the mean-error search that the inputs have anyway.
+Hence: the mean of every channel at every step is subtracted before the rotation and added after the
+quantizer; random signs keep what neighbours still share from adding up; the grid is asymmetric,
+with integer zero-points; every layer may be rotated, and calibration decides layer by layer, by the
+error that its grid makes with and without. Weights start from the mean-error search that the inputs
+have anyway.
 
-Nothing of this stands in the way of integers. A centre is a constant of the layer and the step: its
-product with the weight is a bias that is known beforehand. An integer zero-point is another one.
-The rotation folds into the integer weight as HQ-DM's does.
+Nothing of this stands in the way of integers. A mean is a constant of the layer and the step: its
+product with the weight is a bias, worth one pixel's multiplications a step. An integer zero-point
+is another one. The rotation folds into the integer weight as HQ-DM's does.
 """
 
 from dataclasses import dataclass

@@ -41,8 +41,8 @@ class InputTransform:
         random_signs: of the channels, drawn once for each layer, before the rotation.
         rotate_weight: quantize the rotated weight instead of rotating the input back (Double
             Hadamard).
-        centre: subtract the mean of each channel at each step, measured in calibration; its product
-            with the full-precision weight becomes a bias.
+        centre: subtract the mean of each channel at each step, measured in calibration, and add it
+            again after the quantizer.
         measured_scope: calibration decides, layer by layer, whether to rotate.
     """
 
@@ -53,8 +53,6 @@ class InputTransform:
     measured_scope: bool = False
 
     def __post_init__(self) -> None:
-        if self.centre and self.rotate_weight:
-            raise BenchError("a centre and a rotated weight cannot go together")
         turned = self.random_signs or self.rotate_weight or self.measured_scope
         if turned and (self.rotation is None or not self.rotation.foldable):
             raise BenchError(

@@ -33,9 +33,9 @@ class QuantizedLayer(nn.Module):
             Hadamard matrix.
         weight_is_rotated: ``weight`` is Q(R W) (Double Hadamard), so the input is not rotated back.
             The rotation must then apply to every input of the layer.
-        centred: subtract a mean of each channel at each step from the input before anything else.
-            Its product with the full-precision weight is known beforehand and added as a bias, so
-            neither quantizer sees the mean. Set by `set_centre`.
+        centred: subtract the mean of each channel at each step (`centre`, set by calibration) from
+            the input before anything else, and add it to the result of its quantization. Where the
+            input is zero-padded the padding stays zero.
         chooses: calibration decides whether this layer rotates at all, by what it measures.
 
     Raises:
@@ -45,8 +45,6 @@ class QuantizedLayer(nn.Module):
     bias: Tensor | None
     signs: Tensor | None
     centre: Tensor | None
-    shift: Tensor | None
-    full_precision: Tensor | None
     rotates_input: Tensor | None
 
     def __init__(
@@ -72,13 +70,8 @@ class QuantizedLayer(nn.Module):
         bias: Tensor | None = source.bias  # type: ignore[assignment]
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
         self.register_buffer("signs", signs)
-        source_weight: Tensor = source.weight.detach()  # type: ignore[operator]
-        rows = (len(step), *source_weight.shape[1:])
-        self.register_buffer("centre", source_weight.new_zeros(rows[:2]) if centred else None)
-        shift = source_weight.new_zeros(len(step), len(source_weight), *rows[2:])
-        self.register_buffer("shift", shift if centred else None)
-        kept = source_weight.clone() if centred else None  # for `set_centre`
-        self.register_buffer("full_precision", kept, persistent=False)
+        centre = torch.zeros(len(step), self.in_channels) if centred else None
+        self.register_buffer("centre", centre)
         self.register_buffer("rotates_input", torch.ones(1) if chooses else None)
         self._flag: tuple[object, bool] = (None, False)
         self._frozen: FrozenWeight | None = None
@@ -128,24 +121,9 @@ class QuantizedLayer(nn.Module):
 
     def measured(self) -> dict[str, Tensor]:
         """What calibration sets and training leaves alone, by name; not copied."""
-        own = {"centre": self.centre, "shift": self.shift, "rotates_input": self.rotates_input}
+        own = {"centre": self.centre, "rotates_input": self.rotates_input}
         ranges = {f"activation.{key}": value for key, value in self.activation.named_buffers()}
         return ranges | {key: value for key, value in own.items() if value is not None}
-
-    def set_centre(self, means: Tensor) -> None:
-        """Set the channel means and their product with the full-precision weight.
-
-        Args:
-            means: (S, c_in).
-
-        Raises:
-            BenchError: the layer was built without a centre.
-        """
-        if self.centre is None or self.shift is None or self.full_precision is None:
-            raise BenchError("this layer has no centre to set; build it with centred=True")
-        self.centre.copy_(means)
-        products = torch.einsum("sc,oc...->so...", self.centre, self.full_precision)
-        self.shift.copy_(products)
 
     def quantizer_input(self, x: Tensor) -> Tensor:
         """What the activation quantizer sees at the current step, for calibration."""
@@ -159,16 +137,14 @@ class QuantizedLayer(nn.Module):
         frozen = None if torch.is_grad_enabled() else self._frozen
         x = self._centred(x)
         rotation = self.rotation_of(x)
-        fold = 0
+        order = 0
         if rotation is not None and (self.weight_is_rotated or (frozen and self._foldable)):
             # The weight takes up the rotation back, so the input stays in rotated coordinates.
-            fold = 0 if self.weight_is_rotated else rotation.order
-            x_hat = self.activation(rotation(x), row)
+            order = 0 if self.weight_is_rotated else rotation.order
+            x_hat = self._uncentred(self.activation(rotation(x), row), rotation)
         else:
-            x_hat = self.activation(x, row, rotation)
-        weight = frozen.weight(self, row, fold) if frozen else self.weight(row)
-        out = self._operate(x_hat, weight, self.bias)
-        return out if self.shift is None else out + self._shift_like(x)
+            x_hat = self._uncentred(self.activation(x, row, rotation))
+        return self._operate(x_hat, frozen.weight(self, row, order) if frozen else self.weight(row))
 
     def freeze(self) -> Self:
         """Keep the effective weight for calls without gradients, with the back rotation folded in.
@@ -204,24 +180,26 @@ class QuantizedLayer(nn.Module):
         return self.rotation is not None and self.rotation.foldable
 
     def _centred(self, x: Tensor) -> Tensor:
+        return x if self.centre is None else x - self._centre_like(x)
+
+    def _uncentred(self, x: Tensor, rotation: BlockRotation | None = None) -> Tensor:
+        """Add the centre again, rotated like the input."""
         if self.centre is None:
             return x
+        centre = self._centre_like(x)
+        return x + (centre if rotation is None else rotation(centre))
+
+    def _centre_like(self, x: Tensor) -> Tensor:
+        """The current step's centre, shaped to broadcast over an input."""
+        assert self.centre is not None
         centre = row_of(self.centre, self.step.row)
-        return x - (centre if self.linear else centre.view(1, -1, *[1] * (x.dim() - 2)))
+        return centre if self.linear else centre.view(1, -1, *[1] * (x.dim() - 2))
 
-    def _shift_like(self, x: Tensor) -> Tensor:
-        """What the centre adds to the output; at zero-padded borders some taps do not see it."""
-        assert self.shift is not None
-        shift = row_of(self.shift, self.step.row)
-        if self.linear:
-            return shift
-        return self._operate(x.new_ones(1, 1, *x.shape[2:]), shift.unsqueeze(1), None)
-
-    def _operate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _operate(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.geometry is None:
-            return nn.functional.linear(x, weight, bias)
+            return nn.functional.linear(x, weight, self.bias)
         convolve = CONVOLUTIONS[weight.dim() - 2]
-        return convolve(x, weight, bias, *self.geometry)
+        return convolve(x, weight, self.bias, *self.geometry)
 
 
 def _geometry(source: nn.Module) -> tuple[Any, ...] | None:

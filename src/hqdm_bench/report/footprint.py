@@ -32,7 +32,7 @@ class Footprint:
         mac_share: multiply-accumulates at the bits the student is named by, in [0, 1].
         weight_share: weights at those bits, in [0, 1].
         packed_bytes: weights in codes without gaps, float32 elsewhere, and the quantized layers'
-            step sizes and zero-points.
+            step sizes, zero-points and tables.
         bops: bit operations of one pass for one image, macs * weight bits * activation bits.
     """
 
@@ -62,6 +62,7 @@ def _footprint(result: CellResult) -> Footprint:
     share = coverage["by_bits"].get(own, {"mac_share": 0.0, "weight_share": 0.0})
     try:
         packed = coverage["weight_bytes"] + coverage["grid_bytes"]
+        packed += coverage.get("table_bytes", 0)  # older records have none
         return Footprint(share["mac_share"], share["weight_share"], packed, coverage["bops"])
     except KeyError as error:
         raise BenchError(
