@@ -72,7 +72,8 @@ def test_precision_and_recall_do_not_depend_on_the_device(device):
 
 
 @pytest.mark.parametrize(
-    ("name", "calibration"), [("efficientdm", "single_batch"), ("hqdm", "per_step")]
+    ("name", "calibration"),
+    [("efficientdm", "single_batch"), ("hqdm", "per_step"), ("hqdm-plus", "per_step")],
 )
 def test_students_do_not_depend_on_the_device(
     teacher, far_teacher, protocol, recipe, tmp_path, name, calibration

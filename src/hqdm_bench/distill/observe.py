@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -48,7 +47,7 @@ def calibrate_on_calls(student: Student, calls: Sequence[Call], sample: int = SA
         return
     student.unfreeze()
     for layer in student.quantized_layers().values():
-        layer.activation.initialise(math.nan, math.nan)
+        layer.activation.forget()
     _centre(student, calls)
     with probing(student, functools.partial(_StepProbe, sample=sample)) as probes:
         for call in calls:
@@ -89,7 +88,7 @@ class _ChannelMeans:
         self.layer = layer
         layer.centre.zero_()
         self.sums = torch.zeros_like(layer.centre, dtype=torch.float64)
-        self.counts = [0] * len(layer.centre)
+        self.counts = torch.zeros_like(self.sums[:, :1])
 
     def __call__(self, layer: QuantizedLayer, inputs: tuple[Tensor, ...]) -> None:
         (x,) = inputs
@@ -101,8 +100,7 @@ class _ChannelMeans:
     def store(self) -> None:
         """Hand the means to the layer."""
         assert self.layer.centre is not None
-        counts = torch.tensor(self.counts, device=self.sums.device).clamp(min=1)
-        self.layer.centre.copy_(self.sums / counts[:, None])
+        self.layer.centre.copy_(self.sums / self.counts.clamp(min=1))
 
 
 class _PassThrough(nn.Module):
@@ -219,6 +217,8 @@ def _thin(x: Tensor, sample: int) -> Tensor:
 def _require_complete(student: Student) -> None:
     """Name the timesteps that no call had, by the first layer that lacks a range."""
     assert student.step is not None
+    if student.calibrated:
+        return
     for name, layer in student.quantized_layers().items():
         missing = (~layer.activation.scale.isfinite()).nonzero().flatten().tolist()
         if missing and len(layer.activation.scale) == len(student.step):

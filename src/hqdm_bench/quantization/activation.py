@@ -71,6 +71,13 @@ class ActivationQuantizer(nn.Module):
             if self.zero is not None:
                 self.zero[rows] = _like(0.0 if zero is None else zero, self.zero)
 
+    def forget(self) -> None:
+        """Make every entry NaN again."""
+        with torch.no_grad():
+            for table in (self.scale, self.zero):
+                if table is not None:
+                    table.fill_(math.nan)
+
     @property
     def calibrated(self) -> bool:
         """Whether every entry is set."""
