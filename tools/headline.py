@@ -1,6 +1,7 @@
-"""Print the README's table of HQ-DM against EfficientDM from a published run; a test compares them.
+"""Print a table of the README from a published run; a test compares them.
 
 python tools/headline.py results/published/mini/tables/table1.csv
+python tools/headline.py results/published/plus/tables/comparison.csv
 """
 
 import csv
@@ -18,11 +19,59 @@ METRICS = {
     "psnr_median": ("PSNR to FP (dB) ↑", 1),
 }
 
+# metric -> (head, digits), of the comparison
+CHANGES = {
+    "noise_error": ("Noise error ↓", 2),
+    "psnr_median": ("PSNR to FP (dB) ↑", 1),
+    "fid": ("FID-like ↓", 3),
+}
+MODELS = {
+    "mini-imagenet": "imagenet",
+    "mini-bedrooms": "bedrooms",
+    "mini-churches": "churches",
+}
+TIMES, MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
+
+
+def comparison(path: Path) -> str:
+    """The changes of a comparison as Markdown: a row a model and bit-width.
+
+    What is not better is said behind the interval.
+    """
+    rows = _rows(path)
+    heads = [
+        f"{head}, against {title}" for head, _ in CHANGES.values() for title in METHODS.values()
+    ]
+    lines = ["| mini- | W/A | " + " | ".join(heads) + " |"]
+    lines.append("|---|---|" + "---|" * len(heads))
+    for model, short in MODELS.items():
+        for bits in BITS:
+            found = {
+                (row["metric"], row["against"]): row
+                for row in rows
+                if (row["model"], row["bits"]) == (model, bits)
+            }
+            cells = [
+                _change(found[metric, against], digits)
+                for metric, (_, digits) in CHANGES.items()
+                for against in METHODS
+            ]
+            lines.append(_line(short, bits.upper(), cells))
+    return "\n".join(lines) + "\n"
+
+
+def _change(row: dict[str, str], digits: int) -> str:
+    middle, low, high = (float(row[f"change_{part}"]) for part in ("mean", "low", "high"))
+    if row["kind"] == "ratio":
+        text = f"{TIMES}{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    else:
+        text = f"{middle:+.{digits}f} ± {high - middle:.{digits}f}".replace("-", MINUS)
+    return text if row["verdict"] == "better" else f"{text}, *{row['verdict']}*"
+
 
 def headline(path: Path) -> str:
     """The table as Markdown: a row a method, then the verdicts of the paired comparison."""
-    with path.open(newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
+    rows = _rows(path)
     lines = ["| W/A | | " + " | ".join(head for head, _ in METRICS.values()) + " |"]
     lines.append("|---|---|" + "---|" * len(METRICS))
     for bits in BITS:
@@ -43,6 +92,11 @@ def headline(path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
 def _value(row: dict[str, str], digits: int) -> str:
     return f"{float(row['ours']):.{digits}f} ± {float(row['half_width']):.{digits}f}"
 
@@ -52,4 +106,6 @@ def _line(bits: str, title: str, cells: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(headline(Path(sys.argv[1])))
+    source = Path(sys.argv[1])
+    printed = comparison if source.stem == "comparison" else headline
+    sys.stdout.write(printed(source))
