@@ -42,7 +42,7 @@ smoke: $(STAMP)  ## the same workflow at toy counts, minutes
 differences: $(STAMP)  ## what each difference between the paper's text and its code does; synthetic outliers (an hour)
 	$(SNAKEMAKE) --cores $(CORES) $(ARGS) differences outliers
 
-plus: $(STAMP)  ## hqdm-plus against both methods: three models, five seeds (three quarters of an hour)
+plus: $(STAMP)  ## hqdm-plus against both methods: three models, five seeds (an hour and a half)
 	$(SNAKEMAKE) --cores $(CORES) $(ARGS) plus
 
 tuning: $(STAMP)  ## candidates of hqdm-plus on trajectories of their own, noise error only (ten minutes)
