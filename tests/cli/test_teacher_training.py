@@ -55,7 +55,7 @@ def test_shipped_weights_of_another_recipe_are_refused(tiny, capsys):
 
 def test_a_variant_takes_the_weights_of_its_base(tmp_path, capsys):
     (tmp_path / "config").symlink_to(ROOT / "config")
-    name = "mini-imagenet-outliers-8"
+    name = "mini-imagenet-outliers-4"
     argv = ["teacher", "--suite", "outliers", "--model", name, "--root", str(tmp_path)]
     assert main(argv) == 0, capsys.readouterr().err
     folder = tmp_path / "results" / "outliers" / name
@@ -66,12 +66,12 @@ def test_a_variant_takes_the_weights_of_its_base(tmp_path, capsys):
     assert record["origin"] == "shipped"
     assert record["recipe_digest"] == recipe_digest(base)
     assert record["weights_of"] == base.name
-    assert record["outliers"] == {"factor": 8, "share": 0.03, "seed": 0}
+    assert record["outliers"] == {"factor": 4, "share": 0.03, "seed": 0}
 
 
 def test_a_trained_variant_is_its_base_trained(tiny, capsys):
     teachers = []
-    for suite, name in (("smoke", "mini-imagenet"), ("outliers", "mini-imagenet-outliers-8")):
+    for suite, name in (("smoke", "mini-imagenet"), ("outliers", "mini-imagenet-outliers-4")):
         argv = ["teacher", "--suite", suite, "--model", name, "--root", str(tiny)]
         assert main([*argv, "--teachers", "trained"]) == 0, capsys.readouterr().err
         teachers.append(tiny / "results" / suite / name / "teacher.safetensors")
