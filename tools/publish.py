@@ -2,9 +2,9 @@
 
     python tools/publish.py mini
 
-Tables, figures as PNG, and every cell's metrics, training record and loss history are copied;
-students, images and features are not. `run.json` says what made them, `cost.csv` what each kind of
-job took.
+Tables, claims, figures as PNG, the page, and of every cell its metrics with their replicates, its
+training record and loss history are copied; students, images and features are not. `run.json`
+says what made them, `cost.csv` what each kind of job took.
 """
 
 import argparse
@@ -15,12 +15,15 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
+from dataclasses import astuple
 from importlib.metadata import version
 from pathlib import Path
 
+from hqdm_bench.report.cost import job_costs
+
 KEPT = (
     "metrics.json",
+    "replicates.safetensors",
     "training.json",
     "history.csv",
     "teacher.json",
@@ -28,9 +31,11 @@ KEPT = (
     "acceptance.json",
     "baselines.md",
     "baselines.csv",
+    "claims.json",
+    "claims.md",
+    "index.html",
 )
 PACKAGES = ("hqdm-bench", "numpy", "scipy", "snakemake", "torch")
-KINDS = ("train", "sample", "evaluate", "teacher", "trajectories", "reference", "outliers")
 
 
 def main() -> int:
@@ -86,26 +91,11 @@ def provenance(suite: str) -> dict[str, object]:
 
 
 def write_cost(suite: str, path: Path) -> None:
-    """Jobs, seconds and memory by kind of job, from Snakemake's benchmark files."""
-    rows = defaultdict(list)
-    for file in sorted(Path("logs", suite, "benchmark").glob("*.tsv")):
-        last = file.stem.rpartition(".")[2].rstrip("0123456789")
-        kind = last if last in KINDS else "extractor"
-        with file.open(newline="") as handle:
-            rows[kind] += list(csv.DictReader(handle, delimiter="\t"))
+    """Jobs, seconds and memory by kind of job."""
     with path.open("w", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(["job", "count", "seconds", "cpu_seconds", "peak_memory_mb"])
-        for kind, jobs in sorted(rows.items()):
-            writer.writerow(
-                [
-                    kind,
-                    len(jobs),
-                    round(sum(float(job["s"]) for job in jobs), 1),
-                    round(sum(float(job["cpu_time"]) for job in jobs), 1),
-                    round(max(float(job["max_rss"]) for job in jobs), 1),
-                ]
-            )
+        writer.writerows(map(astuple, job_costs(Path(), suite)))
 
 
 if __name__ == "__main__":

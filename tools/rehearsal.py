@@ -114,6 +114,7 @@ def shrink_protocols(protocols: dict[str, Any]) -> None:
         if entry["extractor"] != "inception":
             continue
         entry |= {"images": IMAGES, "batch": IMAGES // 2, "shards": 2, "is_split": IMAGES // 2}
+        entry |= {"bootstrap": 4, "trace_images": IMAGES // 4}
         entry["pr_reference_images"] = IMAGES
         if entry["reference_images"] is not None:
             entry["reference_images"] = REFERENCE_IMAGES

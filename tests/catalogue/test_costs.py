@@ -163,7 +163,10 @@ def test_file_sizes_are_those_of_real_files(catalogue, costs, tmp_path):
     numbers = np.arange(16)
     latents = np.zeros((16, channels, size, size), np.float32)
     shard = tmp_path / "shard0.npz"
-    write_shard(shard, Samples(np.zeros((16, 32, 32, 3), np.uint8), numbers, numbers, latents))
+    traced = protocol.trace_images, protocol.steps, *latents.shape[1:]
+    trace = np.zeros(traced, np.float32)
+    images = np.zeros((16, 32, 32, 3), np.uint8)
+    write_shard(shard, Samples(images, numbers, numbers, latents, trace))
     assert shard.stat().st_size == pytest.approx(sample_bytes(spec, protocol), rel=0.05)
 
     count = recipe.pool + recipe.validation_trajectories
@@ -192,7 +195,8 @@ def test_tables_and_figures_are_made_of_what_the_report_reads(catalogue):
         made = {layout.outliers(suite.name, model) for model in jobs.outliers}
         for cell in jobs.students:
             made |= {layout.history(cell), layout.training(cell)}
-        made |= {layout.metrics(cell) for cell in jobs.scored}
+        for cell in jobs.scored:
+            made |= {layout.metrics(cell), layout.replicates(cell)}
         for cell in jobs.images:
             made |= {layout.shard(cell, k) for k in range(catalogue.protocol(cell.protocol).shards)}
         for name in suite.figures:

@@ -171,6 +171,22 @@ def test_what_a_suite_cannot_show_is_refused(catalogue_with, change, message):
         catalogue_with("suites/eight.yaml", change)
 
 
+def test_errors_over_timesteps_need_a_protocol_that_records_them(catalogue_with):
+    def untraced(protocols):
+        protocols["mini-imagenet"]["trace_images"] = 0
+
+    message = r"figures\.fig18_error_growth shows errors over .* protocol 'mini-imagenet' does not"
+    with pytest.raises(BenchError, match=rf"suites/mini\.yaml: {message} record"):
+        catalogue_with("protocols.yaml", untraced)
+
+
+@pytest.mark.parametrize("kind", ["quality_bits", "quality_cost"])
+def test_figures_of_several_models_name_them(catalogue_with, kind):
+    figure = {"kind": kind, "model": "mini-imagenet", "methods": ["hqdm"], "metrics": ["fid"]}
+    with pytest.raises(BenchError, match=r"figures\.fig17_x: missing key models"):
+        catalogue_with("suites/eight.yaml", lambda suite: suite["figures"].update(fig17_x=figure))
+
+
 def test_comparisons_and_their_files(catalogue_with):
     catalogue = catalogue_with("suites/eight.yaml", compare(("hqdm", ["efficientdm"])))
     suite = catalogue.suite("eight")

@@ -148,6 +148,7 @@ def test_a_suite_of_students_has_no_images(capsys, project):
         "teacher_trajectories",
         "train_student",
         "report_table",
+        "suite_page",
         "figure",
     }
 

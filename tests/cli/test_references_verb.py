@@ -10,6 +10,7 @@ import yaml
 from hqdm_bench.catalogue import Bits, Cell, Layout, load_catalogue
 from hqdm_bench.cli import main
 from hqdm_bench.common.files import read_json, sha256_of
+from hqdm_bench.evaluate.bootstrap import read_replicates
 from hqdm_bench.evaluate.extractors import MiniExtractor
 from hqdm_bench.evaluate.features import read_features
 from hqdm_bench.evaluate.reference import read_reference
@@ -35,6 +36,7 @@ def shrink_protocols(entries):
     for entry in entries.values():
         sizes = {"images": IMAGES, "batch": 8, "shards": 2, "pr_reference_images": 6}
         entry.update(sizes, is_split=IMAGES, extractor="mini-classifier")
+        entry.update(bootstrap=5, trace_images=10)
         if entry["reference_images"] is not None:
             entry["reference_images"] = CHURCHES if entry["reference"] == "lsun-churches" else 20
 
@@ -171,7 +173,10 @@ def draw(root, cell, seed):
         rows = slice(8, 24) if shard else slice(0, 8)
         index = np.arange(IMAGES)[rows]
         latents = np.full((len(index), 3, 8, 8), seed, np.float32)
-        samples = Samples(pictures[rows], np.zeros_like(index), index, latents)
+        traced = len(range(rows.start, min(rows.stop, 10)))
+        steps = 20 if cell.protocol.endswith("-20") else 10
+        trace = np.full((traced, steps, 3, 8, 8), seed, np.float32)
+        samples = Samples(pictures[rows], np.zeros_like(index), index, latents, trace)
         write_shard(layout.shard(cell, shard), samples)
 
 
@@ -199,6 +204,12 @@ def test_cells_are_scored_under_the_protocol_named(project, capsys):
     assert [each["protocol"]["steps"] for each in found] == [10, 20, 10]
     assert [each["paired"] is None for each in found] == [True, True, False]
     assert found[2]["paired"]["latent_mse_mean"] == 4.0  # of the same protocol: (2 - 0)^2
+    growth = found[2]["paired"]["growth"]
+    assert [entry["timestep"] for entry in growth] == list(range(901, 0, -100))
+    assert {entry["latent_mse_median"] for entry in growth} == {4.0}
+    replicates = read_replicates(layout.replicates(student))
+    assert {value.shape for value in replicates.values()} == {(5,)}
+    assert found[2]["standard_errors"]["fid"] == pytest.approx(float(replicates["fid"].std()))
     assert len({each["values"]["fid"] for each in found}) == 3
     assert len(read_features(layout.features(baseline))) == IMAGES
 

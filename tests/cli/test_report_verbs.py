@@ -29,3 +29,12 @@ def test_a_suite_without_the_report_is_told_which_have_it(capsys, verb, suites):
     message = capsys.readouterr().err
     assert f"suite 'mini' has no report '{verb}' (suites that have: {suites})" in message
     assert "'reports' in config/suites/mini.yaml" in message
+
+
+def test_claims_are_written_for_the_suite(monkeypatch):
+    calls = []
+    monkeypatch.setattr("hqdm_bench.report.claims.write_claims", lambda *given: calls.append(given))
+    assert main(["claims", "--suite", "mini", "--root", str(ROOT)]) == 0
+    ((root, given, catalogue),) = calls
+    assert root == ROOT
+    assert given is catalogue.suite("mini")

@@ -9,8 +9,8 @@ import torch
 
 from hqdm_bench.catalogue import Bits, load_catalogue
 from hqdm_bench.distill import generate, train_student
+from hqdm_bench.evaluate.neighbours import precision_recall
 from hqdm_bench.evaluate.outliers import record_outliers
-from hqdm_bench.evaluate.precision_recall import precision_recall
 from hqdm_bench.methods import load_student, save_student
 from hqdm_bench.sample import draw_shard
 
@@ -20,7 +20,7 @@ CATALOGUE = load_catalogue(Path(__file__).parents[2])
 @pytest.fixture
 def protocol():
     entry = CATALOGUE.protocol("smoke-imagenet")
-    return replace(entry, steps=4, eta=1.0, images=4, batch=2, shards=1)
+    return replace(entry, steps=4, eta=1.0, images=4, batch=2, shards=1, trace_images=2)
 
 
 @pytest.fixture

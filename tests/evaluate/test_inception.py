@@ -8,17 +8,14 @@ from torch.utils.data import Dataset
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import sha256_of
 from hqdm_bench.common.tensors import read_metadata, write_tensors
+from hqdm_bench.evaluate.class_scores import inception_score
+from hqdm_bench.evaluate.exact import exact_float32
 from hqdm_bench.evaluate.extractors import InceptionExtractor, load_extractor
 from hqdm_bench.evaluate.frechet import frechet_distance
-from hqdm_bench.evaluate.inception import (
-    convert_inception,
-    exact_float32,
-    read_inception_weights,
-)
+from hqdm_bench.evaluate.inception import convert_inception, read_inception_weights
 from hqdm_bench.evaluate.inception_network import inception_shapes
-from hqdm_bench.evaluate.inception_score import inception_score
 from hqdm_bench.evaluate.moments import Moments
-from hqdm_bench.evaluate.precision_recall import precision_recall
+from hqdm_bench.evaluate.neighbours import precision_recall
 from hqdm_bench.evaluate.stand_in import random_pictures, stand_in_inception
 
 NAME = "inception-v3-compat"
@@ -67,8 +64,8 @@ def test_outputs_are_those_of_torch_fidelity(oracle, found, images):
     height_width_channel = block.permute(0, 2, 3, 1).flatten(1)
     torch.testing.assert_close(found.spatial, height_width_channel, rtol=0, atol=1e-5)
     assert (found.spatial - block.flatten(1)).abs().max() > 0.1  # C, H, W is another order
-    assert [part.shape[1] for part in found] == [2048, 2023, 1008]
-    assert all(part.dtype == torch.float32 for part in found)
+    assert [part.shape[1] for part in found[:3]] == [2048, 2023, 1008]
+    assert all(part.dtype == torch.float32 for part in found[:3])
 
 
 class Pictures(Dataset):
@@ -112,7 +109,7 @@ def test_metrics_are_those_of_torch_fidelity(inception, inception_weights, found
 
 def test_the_batch_changes_nothing_but_rounding(inception, found, images, monkeypatch):
     monkeypatch.setattr("hqdm_bench.evaluate.inception.LARGEST_BATCH", 2)
-    for part, whole in zip(inception(images[:3]), found, strict=True):
+    for part, whole in zip(inception(images[:3])[:3], found[:3], strict=True):
         torch.testing.assert_close(part, whole[:3], rtol=1e-5, atol=1e-5)
 
 
@@ -210,6 +207,6 @@ def test_damaged_files_are_refused(tmp_path, inception_weights):
 
 def test_stand_in_weights_keep_activations_alive(found):
     assert torch.equal(stand_in_inception(1)["fc.bias"], stand_in_inception(1)["fc.bias"])
-    assert all(part.isfinite().all() for part in found)
+    assert all(part.isfinite().all() for part in found[:3])
     assert (found.pool > 0).float().mean() > 0.3
     assert found.pool.std(0).mean() > 0.01  # images differ

@@ -8,6 +8,8 @@ import torch
 from hqdm_bench.catalogue import Bits, Cell, Protocol
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import sha256_of
+from hqdm_bench.evaluate.bootstrap import draw_images, read_replicates
+from hqdm_bench.evaluate.class_scores import inception_score
 from hqdm_bench.evaluate.extractors import Features, MiniExtractor, load_extractor
 from hqdm_bench.evaluate.features import (
     extract,
@@ -16,17 +18,18 @@ from hqdm_bench.evaluate.features import (
     write_features,
 )
 from hqdm_bench.evaluate.frechet import frechet_distance
-from hqdm_bench.evaluate.inception_score import inception_score
+from hqdm_bench.evaluate.frechet_bias import frechet_bias
+from hqdm_bench.evaluate.kernel import kernel_distance
 from hqdm_bench.evaluate.metrics import distribution_metrics, measure, write_metrics
 from hqdm_bench.evaluate.moments import Moments
+from hqdm_bench.evaluate.neighbours import covered, precision_recall, squared_radii
 from hqdm_bench.evaluate.paired import PairedErrors
-from hqdm_bench.evaluate.precision_recall import precision_recall
 from hqdm_bench.evaluate.reference import reference_from_images
 from hqdm_bench.models.mini.classifier import ClassifierRecipe, initialised, save_classifier
 from hqdm_bench.sample import Samples, write_shard
 
 IMAGES, REFERENCES = 24, 40
-PAIRED = PairedErrors(0.1, 0.05, 30.0, 31.0)
+PAIRED = PairedErrors(*(np.linspace(0, top, IMAGES) for top in (0.1, 30.0, 1.0)))
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +97,9 @@ def test_the_extractor_gives_what_the_classifier_gives(tmp_path):
     with torch.no_grad():
         wanted = classifier.eval()(images)
     assert isinstance(found, Features)
-    assert [part.shape[1] for part in found] == [64, 448, 12]
-    for part, other in zip(found, wanted, strict=True):
+    assert [part.shape[1] for part in found[:3]] == [64, 448, 12]
+    assert found.clean is None
+    for part, other in zip(found[:3], wanted, strict=True):
         assert torch.equal(part, other)
         assert not part.requires_grad
     assert extractor.sha256 == sha256_of(path)
@@ -164,18 +168,66 @@ def test_files_that_are_no_features_are_refused(samples, tmp_path):
 
 
 def test_values_are_those_of_the_metric_functions(protocol, samples, reference, real):
-    values = distribution_metrics(protocol, samples, reference)
-    assert values.fid == frechet_distance(Moments.of(samples.pool), Moments.of(real.pool))
-    assert values.sfid == frechet_distance(Moments.of(samples.spatial), Moments.of(real.spatial))
-    assert values.inception_score == inception_score(samples.logits, 12)
-    assert (values.precision, values.recall) == precision_recall(samples.pool, real.pool[:20], 3)
+    scores = distribution_metrics(protocol, samples, reference)
+    points = real.pool[:20]
+    fid = frechet_distance(Moments.of(samples.pool), Moments.of(real.pool))
+    sfid = frechet_distance(Moments.of(samples.spatial), Moments.of(real.spatial))
+    assert scores.values == {
+        "fid": pytest.approx(fid, rel=1e-9),
+        "sfid": pytest.approx(sfid, rel=1e-9),
+        "is": inception_score(samples.logits, 12),
+        "is_shuffled": inception_score(samples.logits, 12, "shuffled"),
+        "kid": pytest.approx(kernel_distance(samples.pool, points), abs=1e-7),
+        "precision": precision_recall(samples.pool, points, 3).precision,
+        "recall": precision_recall(samples.pool, points, 3).recall,
+    }
+    assert scores.bias == {
+        "fid": pytest.approx(frechet_bias(reference.pool, IMAGES), rel=1e-9),
+        "sfid": pytest.approx(frechet_bias(reference.spatial, IMAGES), rel=1e-9),
+    }
+    assert scores.replicates == {}
+    assert scores.standard_errors == dict.fromkeys(scores.values)
 
 
-def test_the_file_holds_every_number_and_the_whole_protocol(
+def test_replicates_are_the_metrics_of_drawn_images(protocol, samples, reference, real):
+    protocol = dataclasses.replace(protocol, bootstrap=3)
+    scores = distribution_metrics(protocol, samples, reference)
+    assert scores.replicates.keys() == scores.values.keys()
+    draws, others = draw_images(IMAGES, 3), draw_images(20, 3, "reference")
+    points = real.pool[:20]
+    inside = covered(samples.pool, points, squared_radii(points, 3))
+    around = covered(points, samples.pool, squared_radii(samples.pool, 3))
+    for number, (rows, drawn) in enumerate(zip(draws, others, strict=True)):
+        wanted = {
+            "fid": frechet_distance(samples.pool[rows], reference.pool),
+            "sfid": frechet_distance(samples.spatial[rows], reference.spatial),
+            "is": inception_score(samples.logits[rows.sort().values], 12),
+            "is_shuffled": inception_score(samples.logits[rows], 12),
+            "precision": float(inside[rows].double().mean()),
+            "recall": float(around[drawn].double().mean()),
+        }
+        for key, value in wanted.items():
+            assert float(scores.replicates[key][number]) == pytest.approx(value, rel=1e-5)
+    errors = scores.standard_errors
+    assert errors["fid"] == pytest.approx(float(scores.replicates["fid"].std()), rel=1e-12)
+    assert all(error >= 0 for error in errors.values())
+
+
+def test_two_cells_have_the_same_images_drawn(protocol, samples, reference):
+    """So that the difference of their replicates is the bootstrap of their difference."""
+    protocol = dataclasses.replace(protocol, bootstrap=40)
+    first = distribution_metrics(protocol, samples, reference).replicates["fid"]
+    near = dataclasses.replace(samples, pool=samples.pool * 1.01)
+    second = distribution_metrics(protocol, near, reference).replicates["fid"]
+    assert (first - second).std() < 0.1 * first.std()
+
+
+def test_the_files_hold_every_number_and_the_whole_protocol(
     protocol, samples, reference, extractor, tmp_path
 ):
-    path = tmp_path / "metrics.json"
-    write_metrics(path, measure(cell(), protocol, samples, reference, PAIRED))
+    protocol = dataclasses.replace(protocol, bootstrap=5)
+    path, beside = tmp_path / "metrics.json", tmp_path / "replicates.safetensors"
+    write_metrics(path, beside, measure(cell(), protocol, samples, reference, PAIRED))
     report = json.loads(path.read_text())
     assert report["cell"] == {
         "suite": "mini",
@@ -188,12 +240,17 @@ def test_the_file_holds_every_number_and_the_whole_protocol(
     assert Protocol(**report["protocol"]) == protocol
     assert report["extractor"] == {"name": "mini-classifier", "sha256": extractor.sha256}
     assert report["images"] == IMAGES
-    assert list(report["values"]) == ["fid", "sfid", "is", "precision", "recall"]
+    keys = ["fid", "sfid", "is", "is_shuffled", "kid", "precision", "recall"]
+    assert list(report["values"]) == keys
+    assert list(report["standard_errors"]) == keys
+    assert list(report["bias"]) == ["fid", "sfid"]
     assert report["paired"] == {
-        "latent_mse_mean": 0.1,
-        "latent_mse_median": 0.05,
-        "psnr_mean": 30.0,
-        "psnr_median": 31.0,
+        "latent_mse_mean": pytest.approx(0.05),
+        "latent_mse_median": pytest.approx(0.05),
+        "psnr_mean": pytest.approx(15),
+        "psnr_median": pytest.approx(15),
+        "ssim_mean": pytest.approx(0.5),
+        "ssim_median": pytest.approx(0.5),
     }
     assert report["images_sha256"] == samples.images_sha256
     assert list(report) == [
@@ -202,9 +259,23 @@ def test_the_file_holds_every_number_and_the_whole_protocol(
         "extractor",
         "images",
         "values",
+        "standard_errors",
+        "bias",
         "paired",
         "images_sha256",
     ]
+    replicates = read_replicates(beside)
+    assert set(replicates) == {*keys, *report["paired"]}
+    assert all(value.shape == (5,) for value in replicates.values())
+    for key, error in report["standard_errors"].items():
+        assert error == pytest.approx(float(replicates[key].std()), rel=1e-12)
+
+
+def test_without_a_bootstrap_the_replicates_are_empty(protocol, samples, reference, tmp_path):
+    path, beside = tmp_path / "metrics.json", tmp_path / "replicates.safetensors"
+    write_metrics(path, beside, measure(cell(), protocol, samples, reference, PAIRED))
+    assert set(json.loads(path.read_text())["standard_errors"].values()) == {None}
+    assert read_replicates(beside) == {}
 
 
 def test_full_precision_is_not_paired_with_itself(protocol, samples, reference):
@@ -224,8 +295,9 @@ def test_full_precision_is_not_paired_with_itself(protocol, samples, reference):
         ({"reference_images": 41}, "41 reference images, got 40"),
         ({"reference_images": None}, "the publisher's number of reference images, got 40"),
         ({"pr_reference_images": 19}, "19 reference images for precision and recall, got 20"),
-        ({"pr_k": 20}, "at least 21 real images"),
+        ({"pr_k": 20}, "at least 21 reference images"),
         ({"extractor": "inception"}, "asks for extractor 'inception'"),
+        ({"clean_fid": True}, "asks for clean-fid's distance, which reference 'scenes'"),
         ({"name": "other"}, "scored under 'mini20'"),
     ],
 )
@@ -237,8 +309,8 @@ def test_contradictions_are_refused(protocol, samples, reference, change, messag
 def test_a_published_batch_does_not_say_its_number_of_images(protocol, samples, reference):
     published = dataclasses.replace(reference, images=None)
     by_moments = dataclasses.replace(protocol, reference_images=None)
-    values = distribution_metrics(by_moments, samples, published)
-    assert values == distribution_metrics(protocol, samples, reference)
+    values = distribution_metrics(by_moments, samples, published).values
+    assert values == distribution_metrics(protocol, samples, reference).values
     with pytest.raises(BenchError, match="40 reference images, got the publisher's number"):
         distribution_metrics(protocol, samples, published)
 

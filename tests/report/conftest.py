@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import csv
+import importlib
+import pkgutil
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -27,6 +29,10 @@ from hqdm_bench.catalogue import (
 from hqdm_bench.catalogue.layout import Layout
 from hqdm_bench.common.files import atomic_path, write_json
 from hqdm_bench.common.tensors import write_tensors
+from hqdm_bench.report import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROTOCOL = "quick"
@@ -225,7 +231,7 @@ class Project:
                 np.savez(
                     temporary,
                     arr_0=np.repeat(10 * index, 8 * 8 * 3).reshape(4, 8, 8, 3).astype(np.uint8),
-                    labels=index + first_label,
+                    arr_1=index + first_label,
                     index=index,
                     latents=np.zeros((4, 3, 2, 2), np.float32),
                 )
@@ -336,6 +342,12 @@ FIGURES: dict[str, dict[str, Any]] = {
         "layers": [LAYER, OTHER],
         "steps": [0, 9],
     },
+    "fig03_schemes": {
+        "kind": "hadamard_schemes",
+        "model": "imagenet",
+        "layer": LAYER,
+        "step": 0,
+    },
     "fig03c_weight": {"kind": "weight_rotation", "model": "imagenet", "layer": LAYER},
     "fig04_loss": {
         "kind": "loss_curve",
@@ -379,6 +391,22 @@ def drawn_project(project: Project) -> Project:
     project.write_samples(project.cell("fp", "w32a32"))
     project.write_samples(project.cell("hqdm", "w4a4", 1))
     return project
+
+
+@pytest.fixture
+def capture(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Figures that would have been saved."""
+    figures: list[Figure] = []
+
+    def keep(figure: Figure, stem: Path, dpi: int = 0) -> tuple[Path, Path]:
+        figures.append(figure)
+        return stem, stem
+
+    for module in pkgutil.iter_modules(plots.__path__):
+        name = f"{plots.__name__}.{module.name}"
+        if module.name != "style" and hasattr(importlib.import_module(name), "save_figure"):
+            monkeypatch.setattr(f"{name}.save_figure", keep)
+    return figures
 
 
 NOISE = (0.01, 0.02, 0.04)

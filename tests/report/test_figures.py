@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.patches import StepPatch
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.report.arrays import first_images, read_arrays
-from hqdm_bench.report.channel_maxima import draw_channel_maxima, read_channel_maxima
 from hqdm_bench.report.figures import figure_inputs, write_figure
-from hqdm_bench.report.loss_curve import draw_loss_curve, loss_at_step, read_losses, running_mean
+from hqdm_bench.report.plots.channel_maxima import draw_channel_maxima, read_channel_maxima
+from hqdm_bench.report.plots.loss_curve import (
+    draw_loss_curve,
+    loss_at_step,
+    read_losses,
+    running_mean,
+)
+from hqdm_bench.report.plots.sample_grid import SamplePanel, draw_sample_grid, mosaic
+from hqdm_bench.report.plots.style import COLOURS
+from hqdm_bench.report.plots.weight_rotation import read_weights, weight_statistics
 from hqdm_bench.report.results import read_history
-from hqdm_bench.report.sample_grid import SamplePanel, draw_sample_grid, mosaic
-from hqdm_bench.report.style import COLOURS, method_colours, new_figure, save_figure, styled
-from hqdm_bench.report.weight_rotation import read_weights, weight_statistics
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.figure import Figure
 
     from conftest import Project
 
 LAYER = "input_blocks.3.1.transformer_blocks.0.ff.net.2"
 OTHER = "middle_block.0.in_layers.2"
-NAMES = ("fig02_layers", "fig03c_weight", "fig04_loss", "fig11_samples")
+NAMES = ("fig02_layers", "fig03_schemes", "fig03c_weight", "fig04_loss", "fig11_samples")
 
 
 def drawn(project: Project, name: str) -> tuple[bytes, bytes]:
@@ -53,59 +52,6 @@ def test_a_figure_is_drawn_twice_to_the_same_bytes(drawn_project: Project, name:
     assert sorted(path.name for path in folder.iterdir()) == [f"{name}.pdf", f"{name}.png"]
 
 
-def test_bytes_do_not_depend_on_the_process(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from hqdm_bench.report.style import new_figure, save_figure, styled\n"
-        "with styled():\n"
-        "    figure = new_figure(2, 1)\n"
-        "    axes = figure.subplots()\n"
-        "    axes.plot([1, 2], label='max |x|'); axes.legend()\n"
-        "    save_figure(figure, Path(sys.argv[1]))\n"
-        "sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
-    )
-    for seed in ("1", "2"):
-        environment = os.environ | {"PYTHONHASHSEED": seed, "SOURCE_DATE_EPOCH": ""}
-        environment.pop("SOURCE_DATE_EPOCH")
-        command = [sys.executable, "-c", code, str(tmp_path / seed)]
-        assert subprocess.run(command, env=environment).returncode == 0
-    for suffix in ("pdf", "png"):
-        first, second = (tmp_path / f"{seed}.{suffix}" for seed in ("1", "2"))
-        assert first.read_bytes() == second.read_bytes()
-
-
-def test_the_png_has_200_dots_an_inch(tmp_path: Path) -> None:
-    from PIL import Image
-
-    with styled():
-        _, png = save_figure(new_figure(2.0, 1.5), tmp_path / "empty")
-    assert Image.open(png).size == (400, 300)
-
-
-def test_drawing_leaves_the_settings_alone(tmp_path: Path) -> None:
-    before = dict(mpl.rcParams)
-    with styled():
-        save_figure(new_figure(1.0, 1.0), tmp_path / "empty")
-    assert dict(mpl.rcParams) == before
-
-
-def test_a_name_with_dots_keeps_them(tmp_path: Path) -> None:
-    with styled():
-        paths = save_figure(new_figure(1.0, 1.0), tmp_path / "fig05.1")
-    assert [path.name for path in paths] == ["fig05.1.pdf", "fig05.1.png"]
-
-
-def test_methods_keep_their_colours() -> None:
-    assert method_colours(["hqdm", "efficientdm"]) == {
-        "hqdm": COLOURS["blue"],
-        "efficientdm": COLOURS["vermillion"],
-    }
-    mixed = method_colours(["rtn", "hqdm", "quest"])
-    assert mixed["hqdm"] == COLOURS["blue"]
-    assert len(set(mixed.values())) == 3
-    assert all(0 <= part <= 1 for colour in COLOURS.values() for part in to_rgb(colour))
-
-
 def test_channel_maxima_are_read_with_their_times(drawn_project: Project) -> None:
     path = drawn_project.layout.outliers("tiny", "imagenet")
     panels = read_channel_maxima(path, [LAYER], [9, 0])
@@ -122,20 +68,6 @@ def test_unknown_layers_are_named(drawn_project: Project) -> None:
         draw_channel_maxima([], drawn_project.root / "empty")
 
 
-@pytest.fixture
-def capture(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures that would have been saved."""
-    figures: list[Figure] = []
-
-    def keep(figure: Figure, stem: Path) -> tuple[Path, Path]:
-        figures.append(figure)
-        return stem, stem
-
-    for module in ("channel_maxima", "weight_rotation", "loss_curve", "sample_grid"):
-        monkeypatch.setattr(f"hqdm_bench.report.{module}.save_figure", keep)
-    return figures
-
-
 def shown(project: Project, name: str, capture: list[Figure]) -> list[Axes]:
     write_figure(name, project.root, project.suite, project.catalogue)
     return [axes for axes in capture[0].findobj(Axes) if axes.get_visible()]
@@ -144,33 +76,65 @@ def shown(project: Project, name: str, capture: list[Figure]) -> list[Axes]:
 def test_before_and_after_share_their_scale(drawn_project: Project, capture: list[Figure]) -> None:
     axes = shown(drawn_project, "fig02_layers", capture)
     assert len(axes) == 2 * 4  # two layers, two steps; before and after
-    before = [a for a in axes if "max 12," in a.texts[0].get_text()]
-    after = [a for a in axes if "max 2, max/median 1.0" in a.texts[0].get_text()]
-    assert len(before) == len(after) == 4
-    for a, b in zip(before, after, strict=True):
-        assert a.get_ylim() == b.get_ylim()
-        assert a.get_ylim()[1] > 12
-    assert [a.get_title() for a in before] == 2 * ["step 0 (t = 1)", "step 9 (t = 451)"]
-    assert [part.get_suptitle() for part in capture[0].subfigs] == [LAYER, OTHER]
+    for before, after in zip(axes[::2], axes[1::2], strict=True):
+        assert "max 12 = " in before.texts[0].get_text()
+        assert after.texts[0].get_text() == "max 2 = 1.0 \N{MULTIPLICATION SIGN} median"
+        assert before.get_ylim() == after.get_ylim()
+        assert before.get_ylim()[1] > 12
+        (bars,) = [patch for patch in before.patches if isinstance(patch, StepPatch)]
+        assert bars.get_data().values.max() == 12.0
+    assert [a.texts[1].get_text() for a in axes[::2]] == [
+        f"{layer}\n{step}"
+        for layer in (LAYER, OTHER)
+        for step in ("step 0 (t = 1)", "step 9 (t = 451)")
+    ]
+    assert [a.get_title().strip() for a in axes[:2]] == ["before", "after"]
 
 
-def test_layers_at_one_step_stand_side_by_side(
+@pytest.mark.parametrize(
+    ("change", "title", "rows"),
+    [
+        ({"steps": [9]}, "layer inputs at step 9 (t = 451)", [LAYER, OTHER]),
+        ({"layers": [OTHER]}, f"input of {OTHER}", ["step 0 (t = 1)", "step 9 (t = 451)"]),
+    ],
+)
+def test_rows_are_named_by_what_they_do_not_share(
+    drawn_project: Project,
+    capture: list[Figure],
+    change: dict[str, object],
+    title: str,
+    rows: list[str],
+) -> None:
+    drawn_project.suite.figures["fig02_layers"].update(change)
+    axes = shown(drawn_project, "fig02_layers", capture)
+    assert capture[0].get_suptitle() == title
+    assert [a.texts[1].get_text() for a in axes[::2]] == rows
+
+
+def test_the_schemes_show_what_their_quantizers_see(
     drawn_project: Project, capture: list[Figure]
 ) -> None:
-    drawn_project.suite.figures["fig02_layers"]["steps"] = [9]
-    axes = shown(drawn_project, "fig02_layers", capture)
-    assert [a.get_title() for a in axes if a.get_title()] == [
-        "input_blocks.3.1\n.transformer_blocks.0.ff.net.2\nstep 9 (t = 451)",
-        "middle_block.0.in_layers.2\nstep 9 (t = 451)",
-    ]
+    canvas, *strips = shown(drawn_project, "fig03_schemes", capture)
+    before, after = read_weights(drawn_project.layout.outliers("tiny", "imagenet"), LAYER)
+    w, rotated = (f"{np.abs(weight).max():.3g}" for weight in (before, after))
+    single = ["X: max 12", "XH: max 2", f"W: max {w}"]
+    double = ["X: max 12", "XH: max 2", f"W: max {w}", f"HᵀW: max {rotated}"]
+    assert [strip.get_title() for strip in strips] == single + double
+    assert {strip.get_ylim()[1] for strip in strips[:2]} == {12.0}
+    assert len({strip.get_ylim() for strip in (strips[2], *strips[5:])}) == 1
+    boxes = [text.get_text() for text in canvas.texts]
+    assert boxes.count("Q") == 4
+    assert boxes.count("H") == 3  # back again only in the single transform
+    assert boxes.count("Hᵀ") == 1
 
 
 def test_the_weight_figure_counts_growing_rows(
     drawn_project: Project, capture: list[Figure]
 ) -> None:
-    distribution, rows = shown(drawn_project, "fig03c_weight", capture)
-    assert rows.get_title() == "100 % of output channels grow"
-    assert rows.texts[0].get_text() == "median factor 1.50"
+    distribution, growth = shown(drawn_project, "fig03c_weight", capture)
+    assert growth.get_title() == "100 % of output channels grow, median factor 1.50"
+    (bars,) = [patch for patch in growth.patches if isinstance(patch, StepPatch)]
+    assert bars.get_data().values.sum() == 16
     raw, rotated = (text.get_text() for text in distribution.get_legend().get_texts())
     assert raw.startswith("W: max ")
     largest = [float(text.split("max ")[1].split(",")[0]) for text in (raw, rotated)]
@@ -178,28 +142,33 @@ def test_the_weight_figure_counts_growing_rows(
 
 
 def test_loss_lines_are_means_over_seeds(project: Project, capture: list[Figure]) -> None:
-    left, right = shown(project, "fig04_loss", capture)
-    assert (left.get_title(), right.get_title()) == ("W4A4", "W8A3")
-    assert left.get_ylabel() == "distillation loss at step 0"
-    (line,) = [a for a in left.lines if a.get_label() == "HQ-DM (mean of 3 seeds)"]
-    np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
-    np.testing.assert_allclose(line.get_ydata(), [110, 120, 130])
-    assert len(left.lines) == 2 * (3 + 1)  # each seed, and the mean
-    assert left.get_yscale() == "log"  # 10 to 230
-    assert len(right.lines) == 2
-    assert right.get_yscale() == "linear"
+    above, below = shown(project, "fig04_loss", capture)
+    assert (above.get_title(loc="left"), below.get_title(loc="left")) == ("W4A4", "W8A3")
+    assert capture[0].get_supylabel() == "distillation loss at step 0"
+    assert capture[0].get_supxlabel() == "W4A4: mean and range of 3 seeds; W8A3: one seed"
+    for line in above.lines:
+        np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+        np.testing.assert_allclose(line.get_ydata(), [110, 120, 130])
+    assert len(above.lines) == len(above.collections) == len(below.lines) == 2
+    ends = above.collections[0].get_paths()[0].vertices[:, 1]
+    assert (ends.min(), ends.max()) == (10, 230)  # from the lowest seed to the highest
+    assert {text.get_text() for text in above.texts} == {"EfficientDM", "HQ-DM"}
+    assert {line.get_color() for line in above.lines} == {COLOURS["blue"], COLOURS["vermillion"]}
+    assert (above.get_yscale(), below.get_yscale()) == ("log", "linear")  # 10 to 230, 10 to 30
 
 
 def test_long_trainings_are_smoothed(project: Project, capture: list[Figure]) -> None:
     for cell in project.suite.cells:
         if not cell.bits.full_precision:
             project.write_history(cell, epochs=30)
-    left, right = shown(project, "fig04_loss", capture)
-    (line,) = [a for a in right.lines if a.get_label() == "HQ-DM (mean over 9 epochs)"]
+    _, below = shown(project, "fig04_loss", capture)
+    raw, line, *_ = below.lines
+    assert raw.get_ydata()[0] == 10.0
     assert line.get_ydata()[0] == pytest.approx(30.0)  # epochs 1 to 5
     assert line.get_ydata()[10] == pytest.approx(110.0)
-    labels = [a.get_label() for a in left.lines]
-    assert "EfficientDM (mean of 3 seeds and over 9 epochs)" in labels
+    assert "W4A4: mean and range of 3 seeds, running mean over 9 epochs" in (
+        capture[0].get_supxlabel()
+    )
 
 
 def test_sample_panels(drawn_project: Project, capture: list[Figure]) -> None:
@@ -320,7 +289,8 @@ def test_inputs_are_only_what_is_shown(drawn_project: Project) -> None:
         )
         return [str(p.relative_to(drawn_project.root / "results/tiny/imagenet")) for p in found]
 
-    assert inputs("fig02_layers") == inputs("fig03c_weight") == ["outliers.safetensors"]
+    for name in ("fig02_layers", "fig03_schemes", "fig03c_weight"):
+        assert inputs(name) == ["outliers.safetensors"]
     assert len(inputs("fig04_loss")) == 3 + 3 + 1 + 1
     assert inputs("fig11_samples")[2:] == [
         f"hqdm/w4a4/seed1/quick/samples/shard{k}.npz" for k in range(2)

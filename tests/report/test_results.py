@@ -83,8 +83,8 @@ def test_unknown_and_missing_quantities(project: Project) -> None:
     assert result.value("fid") == 1.0
     with pytest.raises(BenchError, match="have no 'sfid'"):
         result.value("sfid")
-    with pytest.raises(BenchError, match="unknown quantity 'kid'; known: is, fid"):
-        result.value("kid")
+    with pytest.raises(BenchError, match="unknown quantity 'cmmd'; known: is, fid"):
+        result.value("cmmd")
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,10 @@ from hqdm_bench.catalogue import Comparison
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.report.effects import Span
 from hqdm_bench.report.figures import figure_inputs, write_figure
-from hqdm_bench.report.forest import LOOKS, axis_limits, ratio_ticks
-from hqdm_bench.report.style import COLOURS
+from hqdm_bench.report.plots.forest import LOOKS, axis_limits, ratio_ticks
+from hqdm_bench.report.plots.style import COLOURS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.figure import Figure
 
     from conftest import StudyProject
@@ -52,20 +50,6 @@ def strengths(study: StudyProject) -> StudyProject:
     study.write("efficientdm", (0.1, 0.1, 0.1))
     study.figures["fig02_strength"] = dict(STRENGTH)
     return study
-
-
-@pytest.fixture
-def capture(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures that would have been saved."""
-    figures: list[Figure] = []
-
-    def keep(figure: Figure, stem: Path) -> tuple[Path, Path]:
-        figures.append(figure)
-        return stem, stem
-
-    for module in ("forest", "outlier_strength"):
-        monkeypatch.setattr(f"hqdm_bench.report.{module}.save_figure", keep)
-    return figures
 
 
 def shown(project: StudyProject, name: str, capture: list[Figure]) -> list[Axes]:
@@ -220,12 +204,9 @@ def test_noise_error_over_strength(
     (axes,) = shown(strengths, "fig02_strength", capture)
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "4"]
-    assert [text.get_text() for text in capture[0].legends[0].get_texts()] == [
-        "EfficientDM",
-        "HQ-DM",
-    ]
-    lines = {bars.get_label(): bars.lines for bars in axes.containers}
-    data, _, (stems,) = lines["HQ-DM"]
+    assert [text.get_text() for text in axes.texts] == ["EfficientDM", "HQ-DM"]
+    _, hqdm = axes.containers
+    data, _, (stems,) = hqdm.lines
     assert list(data.get_ydata()) == pytest.approx([0.02, 0.02])
     assert list(data.get_xdata()) == pytest.approx([1, 4], rel=0.05)
     assert data.get_color() == COLOURS["blue"]

@@ -7,12 +7,19 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.common.files import read_json
+from hqdm_bench.report.results import ResultSet
+from hqdm_bench.report.table_build import build_tables
+from hqdm_bench.report.table_csv import csv_text
 from hqdm_bench.report.table_latex import escape
+from hqdm_bench.report.table_markdown import markdown
 from hqdm_bench.report.tables import write_table
 
 if TYPE_CHECKING:
@@ -140,7 +147,7 @@ def test_paired_comparison(project: Project) -> None:
     paired = [r for r in markdown_rows(texts["md"]) if "Verdict" in r]
     assert len(paired) == 2 * 7
     fid = paired[1]
-    assert fid["Mean ± 95 % interval"] == f"{MINUS}0.500 ± {DIFFERENCE_WIDTH:.3f}"
+    assert fid["Difference and 95 % interval"] == f"{MINUS}0.500 ± {DIFFERENCE_WIDTH:.3f}"
     assert fid["Verdict"] == "HQ-DM ahead"
 
 
@@ -152,6 +159,65 @@ def test_a_lead_of_the_other_method_is_called(project: Project) -> None:
     text = written(project, 1)["csv"]
     line = csv_line(text, section="paired", bits="w4a4", metric="fid")
     assert (float(line["ours"]), line["verdict"]) == (8.0, "EfficientDM ahead")
+
+
+def images_bootstrapped(project: Project) -> ResultSet:
+    """W8A3 has one seed: FID 4 and 3, each replicate drawn alike for both."""
+    noise = np.linspace(-1, 1, 201)  # 2.5 % and 97.5 % quantiles at -0.95 and 0.95
+    results = ResultSet.load(project.root, project.suite, ["imagenet"])
+    drawn = []
+    for result in results.results:
+        assert result.metrics is not None
+        values = result.metrics["values"]
+        replicates = {"fid": values["fid"] + noise, "precision": values["precision"] + noise / 50}
+        drawn.append(replace(result, replicates=replicates))
+    return replace(results, results=tuple(drawn))
+
+
+def test_one_seed_has_the_interval_of_its_images(project: Project) -> None:
+    (table,) = build_tables(1, project.root, images_bootstrapped(project), project.catalogue)
+    text = markdown(table)
+    rows = markdown_rows(text)
+    assert row(rows, "HQ-DM", "8/3")["FID-like ↓ ours"] == "**3.000 [2.050, 3.950]**"
+    assert row(rows, "EfficientDM", "8/3")["FID-like ↓ ours"] == "4.000 [3.050, 4.950]"
+    precision = "Precision ↑ (%, mini features) ours"
+    assert row(rows, "HQ-DM", "8/3")[precision] == "75.0 [73.1, 76.9]"
+    assert row(rows, "HQ-DM", "8/3")["sFID-like ↓ ours"] == "6.000"  # not bootstrapped
+    # Several seeds keep the interval over seeds.
+    assert " ± " in row(rows, "HQ-DM", "4/4")["FID-like ↓ ours"]
+    assert "over the images of one training seed, not over seeds" in text
+    assert "A number without either comes from one training seed" in text
+    lines = csv_text([table])
+    line = csv_line(lines, section="values", method="hqdm", bits="w8a3", metric="fid")
+    assert (line["source"], line["half_width"], line["best"]) == ("images", "", "yes")
+    assert (float(line["low"]), float(line["high"])) == pytest.approx((2.05, 3.95))
+    line = csv_line(lines, section="values", method="hqdm", bits="w4a4", metric="fid")
+    assert line["source"] == "seeds"
+    assert float(line["high"]) - float(line["low"]) == pytest.approx(2 * float(line["half_width"]))
+
+
+def test_one_seed_is_compared_by_the_same_draws(project: Project) -> None:
+    """Each interval is 1.9 wide, that of the difference has no width at all."""
+    (table,) = build_tables(1, project.root, images_bootstrapped(project), project.catalogue)
+    line = csv_line(csv_text([table]), section="paired", bits="w8a3", metric="fid")
+    assert (float(line["low"]), float(line["high"])) == pytest.approx((-1, -1))
+    assert (line["source"], line["verdict"]) == ("images", "HQ-DM ahead")
+    assert "with these two students, and another seed may turn it" in markdown(table)
+
+
+def test_extra_metrics_are_in_the_csv_only(project: Project) -> None:
+    assert "kid" not in written(project, 1)["csv"]
+    for cell in project.suite.cells:
+        project.write_metrics(cell)
+        content = read_json(project.layout.metrics(cell))
+        project.write_metrics(cell, values=content["values"] | {"kid": 0.5, "is_shuffled": 8.0})
+    texts = written(project, 1)
+    line = csv_line(texts["csv"], section="values", method="hqdm", bits="w4a4", metric="kid")
+    assert (float(line["ours"]), line["paper"]) == (0.5, "")
+    assert csv_line(texts["csv"], section="paired", bits="w4a4", metric="is_shuffled")
+    for text in (texts["md"], texts["tex"]):
+        assert "KID" not in text
+        assert "shuffled IS" not in text
 
 
 def test_table_4(project: Project) -> None:
@@ -213,8 +279,6 @@ def test_files_do_not_change_by_themselves(project: Project) -> None:
 
 
 def test_two_models_of_a_data_set_share_the_files(project: Project) -> None:
-    from dataclasses import replace
-
     entry = project.suite.models[0]
     cells = tuple(replace(cell, model="second") for cell in entry.cells)
     project.catalogue.models["second"] = replace(

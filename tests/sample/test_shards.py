@@ -77,7 +77,9 @@ def test_shards_hold_whole_batches_in_order(make_protocol, images, batch, shards
     assert max(counts) - min(counts) <= 1
 
 
-@pytest.mark.parametrize("change", [{"images": 0}, {"batch": 0}, {"shards": 7}, {"shards": 0}])
+@pytest.mark.parametrize(
+    "change", [{"images": 0}, {"batch": 0}, {"shards": 7}, {"shards": 0}, {"trace_images": 12}]
+)
 def test_impossible_counts_are_refused(make_protocol, change):
     with pytest.raises(BenchError, match="test"):
         make_protocol(**change)
@@ -102,7 +104,33 @@ def test_round_trip(samples, tmp_path):
     for key in ARRAYS:
         assert np.array_equal(getattr(back, key), getattr(samples, key))
     with np.load(tmp_path / "shard0.npz") as file:
-        assert set(file) == {"arr_0", "labels", "index", "latents"}
+        assert set(file) == {"arr_0", "arr_1", "index", "latents"}
+        assert file["arr_1"].dtype == np.int64
+
+
+def test_a_trace_is_kept_where_there_is_one(samples, tmp_path):
+    trace = np.random.default_rng(0).normal(size=(2, 5, 3, 1, 1)).astype(np.float32)
+    write_shard(tmp_path / "shard0.npz", dataclasses.replace(samples, trace=trace))
+    assert np.array_equal(read_shard(tmp_path / "shard0.npz").trace, trace)
+    write_shard(tmp_path / "shard0.npz", samples)
+    assert read_shard(tmp_path / "shard0.npz").trace is None
+
+
+def test_the_first_images_are_traced_whatever_the_shards(conditional, make_protocol, tmp_path):
+    """Batches of 4: the trace of 6 images ends within the second batch."""
+    traces = []
+    for shards, untraced in ((1, [False]), (3, [False, False, True])):
+        protocol = make_protocol(shards=shards, batch=4, trace_images=6)
+        parts = list(iterate_shards(draw_all(conditional, protocol, tmp_path / str(shards))))
+        traces.append(np.concatenate([part.trace for part in parts if part.trace is not None]))
+        latents = np.concatenate([part.latents for part in parts])
+        assert [part.trace is None for part in parts] == untraced
+    assert np.array_equal(*traces)
+    assert traces[0].shape == (6, protocol.steps, *conditional.latent_shape)
+    assert traces[0].dtype == np.float32
+    assert np.array_equal(traces[0][:, -1], latents[:6])  # the last step ends where decoding starts
+    differences = np.abs(np.diff(traces[0], axis=1)).max((0, 2, 3, 4))
+    assert differences.min() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -113,6 +141,10 @@ def test_round_trip(samples, tmp_path):
         ({"index": np.array([0, 1, 1, 2])}, "not consecutive"),
         ({"latents": np.zeros((4, 3, 1, 1))}, "latents is float64"),
         ({"images": np.zeros((4, 2, 2, 3), np.float32)}, "images is float32"),
+        ({"trace": np.zeros((2, 5, 3, 2, 1), np.float32)}, r"trace is float32 of shape \(2, 5, 3"),
+        ({"trace": np.zeros((2, 5, 3, 1, 1))}, "trace is float64"),
+        ({"trace": np.zeros((5, 5, 3, 1, 1), np.float32)}, r"trace is .* of shape \(5, 5"),
+        ({"trace": np.zeros((2, 5), np.float32)}, r"trace is .* of shape \(2, 5\)"),
     ],
 )
 def test_inconsistent_files_are_refused(samples, tmp_path, change, message):
@@ -130,7 +162,7 @@ def test_damaged_files_are_refused(samples, tmp_path):
     with pytest.raises(BenchError, match="not a whole sample shard"):
         read_shard(path)
     np.savez(path, arr_0=samples.images)
-    with pytest.raises(BenchError, match="no array"):
+    with pytest.raises(BenchError, match="arr_1 is not a file in the archive"):
         read_shard(path)
     np.savez(path, arr_0=np.array([{"a": 1}], dtype=object))
     with pytest.raises(BenchError, match="not a whole sample shard"):

@@ -171,7 +171,7 @@ KILLS = [
         "evaluate",
         CELL_OPTIONS,
         IMAGES,
-        ("features.safetensors", "metrics.json"),
+        ("features.safetensors", "replicates.safetensors", "metrics.json"),
         ("features of .*: 16/32", "features of .*: done"),  # in the features; in the metrics
     ),
 ]

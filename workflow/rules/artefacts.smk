@@ -90,7 +90,7 @@ rule published_reference:
         runtime=120,
     params:
         device=device_of,
-        protocol=lambda wildcards: digest(protocol_of(wildcards).asdict()),
+        protocol=lambda wildcards: digest(protocol_of(wildcards).reference_fields()),
     shell:
         "hqdm-bench reference --suite {wildcards.suite} --model {wildcards.model}"
         " --device {params.device} 2> {log}"

@@ -1,4 +1,5 @@
 # What the rules share: the catalogue, wildcards, and the functions that turn a suite into paths.
+import shlex
 from pathlib import Path
 
 from hqdm_bench.catalogue import Bits, Layout, load_catalogue
@@ -6,6 +7,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import digest
 from hqdm_bench.report import table_models
 from hqdm_bench.report.figures import figure_inputs
+from hqdm_bench.report.page import page_inputs
 from snakemake.exceptions import WorkflowError
 
 try:
@@ -21,6 +23,7 @@ CHECKPOINTS = [
     name for name, spec in CATALOGUE.models.items() if spec.source == "checkpoint"
 ]
 TRAINED = [name for name in CATALOGUE.methods if name != "fp"]
+PAPER_FIGURES = 14  # figures of higher numbers are the project's own
 
 
 def job_root():
@@ -82,8 +85,15 @@ def suite_targets(suite):
         for name in selected.figures
         for s in ("pdf", "png")
     ]
-    results = tables + figures + baselines + foundations(selected)
+    claims = [LAYOUT.claims(suite, s) for s in ("json", "md") if selected.tables]
+    page = [LAYOUT.page(suite)] if has_page(selected) else []
+    results = tables + claims + figures + baselines + page + foundations(selected)
     return [str(path) for path in results]
+
+
+def has_page(suite):
+    """Whether there is anything to show on a page."""
+    return bool(suite.tables or suite.reports)
 
 
 def foundations(suite):
@@ -138,6 +148,11 @@ def shards_of(cell):
     return [str(LAYOUT.shard(cell, shard)) for shard in range(shards)]
 
 
+def scores_of(cell):
+    """What was measured on a cell's images: values, and their bootstrap replicates."""
+    return [LAYOUT.metrics(cell), LAYOUT.replicates(cell)]
+
+
 def full_precision_cell(wildcards):
     """The cell whose images a student's are paired with: same noise, same labels."""
     return CATALOGUE.suite(wildcards.suite).cell(
@@ -184,7 +199,7 @@ def table_inputs(wildcards):
     """Metrics of every cell in the table, and the training record of every student."""
     cells = table_cells(wildcards)
     trained = [cell for cell in cells if cell.method != "fp"]
-    paths = [LAYOUT.metrics(cell) for cell in cells]
+    paths = [path for cell in cells for path in scores_of(cell)]
     paths += [LAYOUT.training(cell) for cell in trained]
     paths += [LAYOUT.history(cell) for cell in trained]
     shown = {cell.model for cell in cells}
@@ -200,9 +215,56 @@ def report_inputs(wildcards):
     """Metrics of every cell that has images, and the training record of every student."""
     paths = []
     for entry in CATALOGUE.suite(wildcards.suite).models:
-        paths += map(LAYOUT.metrics, entry.scored)
+        paths += [path for cell in entry.scored for path in scores_of(cell)]
         paths += map(LAYOUT.training, entry.students)
     return [str(path) for path in paths]
+
+
+def claims_inputs(wildcards):
+    """Everything a suite recorded, for its claims are about all of it."""
+    paths = []
+    for entry in CATALOGUE.suite(wildcards.suite).models:
+        paths += [path for cell in entry.scored for path in scores_of(cell)]
+        for cell in entry.students:
+            paths += [LAYOUT.training(cell), LAYOUT.history(cell)]
+        if entry.outliers:
+            paths.append(LAYOUT.outliers(wildcards.suite, entry.model))
+    sources = [f"paper/data/table{number}.csv" for number in (1, 2, 3, 4)]
+    return [*map(str, paths), *map(local, ["paper/claims.yaml", *sources])]
+
+
+def shown_in_claims(suite):
+    """Digest of what the suite's claims take from the catalogue."""
+    selected = CATALOGUE.suite(suite)
+    methods = {cell.method: CATALOGUE.methods[cell.method] for cell in selected.cells}
+    figures = [
+        [name, entry]
+        for name, entry in selected.figures.items()
+        if entry["kind"] in ("channel_maxima", "weight_rotation")
+    ]
+    return digest(
+        [
+            [str(cell) for cell in selected.cells],
+            [[name, method.title] for name, method in methods.items()],
+            figures,
+        ]
+    )
+
+
+def page_files(wildcards):
+    """What a suite's page shows: results, previews, channel maxima, claims, the paper's numbers."""
+    suite = CATALOGUE.suite(wildcards.suite)
+    paths = [str(path) for path in page_inputs(Path("."), suite)]
+    if suite.tables:
+        paths.append(str(LAYOUT.claims(suite.name, "json")))
+    return paths + [local(f"paper/data/table{number}.csv") for number in suite.tables]
+
+
+def shown_on_page(suite):
+    """Digest of what a suite's page takes from the catalogue."""
+    selected = CATALOGUE.suite(suite)
+    models = [CATALOGUE.models[entry.model].title for entry in selected.models]
+    return digest([shown_in_reports(suite), models, selected.tables])
 
 
 def shown_in_reports(suite):
@@ -224,6 +286,26 @@ def shown_in_figure(wildcards):
     if entry["kind"] != "differences":
         return digest(entry)
     return digest([entry, shown_in_reports(wildcards.suite)])
+
+
+def figure_kind(wildcards):
+    return CATALOGUE.suite(wildcards.suite).figures[wildcards.figure]["kind"]
+
+
+def figure_group(wildcards):
+    """Heading of a figure in the report; the paper's numbers end at 14."""
+    number = int(wildcards.figure[3:5])
+    return "of the paper" if number <= PAPER_FIGURES else "of this project"
+
+
+def figure_labels(wildcards):
+    """Columns of a figure in the report, such as 02 and channel maxima."""
+    stem, _, words = wildcards.figure.partition("_")
+    return {
+        "suite": wildcards.suite,
+        "figure": stem.removeprefix("fig"),
+        "what": words.replace("_", " "),
+    }
 
 
 def drawn_from(wildcards):
@@ -251,6 +333,14 @@ def gpu_sized(wildcards):
     return CATALOGUE.models[wildcards.model].source == "checkpoint"
 
 
+def lpips_option(wildcards):
+    """Option for the weights of LPIPS, which compares a student with full precision."""
+    folder = config.get("lpips")
+    return (
+        f"--lpips {shlex.quote(folder)}" if folder and wildcards.method != "fp" else ""
+    )
+
+
 def scoring_threads(wildcards):
     """Precision and recall of 50 000 images are minutes on eight cores, half an hour on one."""
     return 8 if gpu_sized(wildcards) else 1
@@ -267,9 +357,11 @@ def memory(checkpoint, embedded):
 
 
 def image_disk(wildcards):
-    """Disk in MB of a shard: bytes of its images and latents."""
+    """Disk in MB of a shard: bytes of its images and latents, and of a trace, if it has one."""
     protocol = protocol_of(wildcards)
     spec = CATALOGUE.models[wildcards.model]
     pixels = 3 * spec.first_stage["ddconfig"]["resolution"] ** 2
     latents = 4 * spec.unet["in_channels"] * spec.unet["image_size"] ** 2
-    return 1 + protocol.images * (pixels + latents) // (protocol.shards * 10**6)
+    trace = protocol.trace_images * protocol.steps * latents
+    images = protocol.images * (pixels + latents) // protocol.shards
+    return 1 + (images + trace) // 10**6

@@ -39,6 +39,8 @@ rule evaluate_cell:
     output:
         "results/{suite}/{model}/{method}/{bits}/seed{seed}/{protocol}/features.safetensors",
         "results/{suite}/{model}/{method}/{bits}/seed{seed}/{protocol}/metrics.json",
+        "results/{suite}/{model}/{method}/{bits}/seed{seed}/{protocol}/replicates.safetensors",
+        "results/{suite}/{model}/{method}/{bits}/seed{seed}/{protocol}/preview.png",
     log:
         "logs/{suite}/{model}/{method}/{bits}/seed{seed}/{protocol}/evaluate.log",
     benchmark:
@@ -53,10 +55,11 @@ rule evaluate_cell:
     params:
         device=device_of,
         protocol=lambda wildcards: digest(protocol_of(wildcards).asdict()),
+        lpips=lpips_option,
     shell:
         "hqdm-bench evaluate --suite {wildcards.suite} --model {wildcards.model} --method {wildcards.method}"
         " --bits {wildcards.bits} --seed {wildcards.seed} --protocol {wildcards.protocol}"
-        " --device {params.device} 2> {log}"
+        " --device {params.device} {params.lpips} 2> {log}"
 
 
 rule accept_baseline:

@@ -68,7 +68,7 @@ rule scenes_reference:
         runtime=30,
     params:
         device=device_of,
-        protocol=lambda wildcards: digest(protocol_of(wildcards).asdict()),
+        protocol=lambda wildcards: digest(protocol_of(wildcards).reference_fields()),
     shell:
         "hqdm-bench reference --suite {wildcards.suite} --model {wildcards.model}"
         " --device {params.device} 2> {log}"

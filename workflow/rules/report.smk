@@ -7,7 +7,9 @@ rule table:
     output:
         report(
             "results/{suite}/tables/table{number}.md",
+            caption="../report/table.rst",
             category="Tables",
+            subcategory="of the paper",
             labels={"suite": "{suite}", "table": "{number}"},
         ),
         "results/{suite}/tables/table{number}.csv",
@@ -36,7 +38,9 @@ rule report_table:
     output:
         report(
             "results/{suite}/tables/{report}.md",
+            caption="../report/own_table.rst",
             category="Tables",
+            subcategory="of this project",
             labels={"suite": "{suite}", "table": "{report}"},
         ),
         "results/{suite}/tables/{report}.csv",
@@ -54,6 +58,53 @@ rule report_table:
         "hqdm-bench {wildcards.report} --suite {wildcards.suite} 2> {log}"
 
 
+rule claims:
+    input:
+        claims_inputs,
+    output:
+        report(
+            "results/{suite}/claims.md",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"suite": "{suite}"},
+        ),
+        "results/{suite}/claims.json",
+    log:
+        "logs/{suite}/claims.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        shown=lambda wildcards: shown_in_claims(wildcards.suite),
+    shell:
+        "hqdm-bench claims --suite {wildcards.suite} 2> {log}"
+
+
+rule suite_page:
+    input:
+        page_files,
+    output:
+        report(
+            "results/{suite}/index.html",
+            caption="../report/page.rst",
+            category="Overview",
+            labels={"suite": "{suite}", "what": "page"},
+        ),
+    log:
+        "logs/{suite}/page.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        shown=lambda wildcards: shown_on_page(wildcards.suite),
+    shell:
+        "hqdm-bench page --suite {wildcards.suite} 2> {log}"
+
+
 rule baseline_table:
     input:
         lambda wildcards: [
@@ -63,6 +114,7 @@ rule baseline_table:
     output:
         report(
             "results/{suite}/baselines.md",
+            caption="../report/baselines.rst",
             category="Baselines",
             labels={"suite": "{suite}"},
         ),
@@ -85,8 +137,10 @@ rule figure:
         "figures/{suite}/{figure}.pdf",
         report(
             "figures/{suite}/{figure}.png",
+            caption="../report/figure.rst",
             category="Figures",
-            labels={"suite": "{suite}", "figure": "{figure}"},
+            subcategory=figure_group,
+            labels=figure_labels,
         ),
     log:
         "logs/{suite}/{figure}.log",
@@ -97,5 +151,6 @@ rule figure:
         runtime=5,
     params:
         entry=shown_in_figure,
+        kind=figure_kind,
     shell:
         "hqdm-bench figure --suite {wildcards.suite} --name {wildcards.figure} 2> {log}"

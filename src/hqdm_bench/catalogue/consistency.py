@@ -4,15 +4,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hqdm_bench.catalogue.specs import ModelSpec
+from hqdm_bench.catalogue.specs import ModelSpec, Protocol
 from hqdm_bench.catalogue.suites import Suite, SuiteModel
 from hqdm_bench.common.errors import BenchError
 
 __all__ = ["TABLE_DATASETS", "check_suite", "check_variants"]
 
 TABLE_DATASETS = {1: "imagenet", 2: "bedrooms", 3: "churches", 4: "imagenet"}
-# Figures of the project's own studies, each of one bit-width.
-STUDY_FIGURES = ("differences", "outlier_strength")
+# Figures of one bit-width, of several models side by side, and of what only images have.
+ONE_WIDTH_FIGURES = ("differences", "outlier_strength")
+MODELS_FIGURES = ("outlier_strength", "quality_bits", "quality_cost")
+IMAGE_FIGURES = ("sample_grid", "error_growth")
 # What the weights of an embedded model depend on.
 OF_WEIGHTS = (
     "source",
@@ -51,17 +53,22 @@ def check_variants(models: Mapping[str, ModelSpec], path: Path) -> None:
                 )
 
 
-def check_suite(suite: Suite, models: Mapping[str, ModelSpec], path: Path) -> None:
+def check_suite(
+    suite: Suite, models: Mapping[str, ModelSpec], protocols: Mapping[str, Protocol], path: Path
+) -> None:
     """Hold the parts of a suite to each other.
 
     Raises:
-        BenchError: a table, figure or comparison shows what the suite does not make.
+        BenchError: a table, figure or comparison shows what the suite or its protocols do not make.
     """
     for entry in suite.models:
         if not entry.images:
             _check_without_images(suite, entry, models[entry.model], path)
     for name, figure in suite.figures.items():
-        _check_figure(suite, figure, f"{path}: figures.{name}")
+        where = f"{path}: figures.{name}"
+        _check_figure(suite, figure, where)
+        if figure["kind"] == "error_growth":
+            _check_traced(protocols[suite.model(figure["model"]).protocol], where)
     _check_comparisons(suite, path)
 
 
@@ -87,18 +94,27 @@ def _check_figure(suite: Suite, figure: Mapping[str, Any], where: str) -> None:
     for model in shown:
         if model not in held:
             raise BenchError(f"{where} shows '{model}', not in the suite")
-    if "bits" in figure and isinstance(figure["bits"], str) != (figure["kind"] in STUDY_FIGURES):
-        form = "one bit-width" if figure["kind"] in STUDY_FIGURES else "a list of bit-widths"
-        raise BenchError(f"{where}.bits is {figure['bits']!r}; kind {figure['kind']} takes {form}")
-    of_images = figure["kind"] == "sample_grid" or set(figure.get("metrics", [])) - {"noise_error"}
+    kind, one_width = figure["kind"], figure["kind"] in ONE_WIDTH_FIGURES
+    if "bits" in figure and isinstance(figure["bits"], str) != one_width:
+        form = "one bit-width" if one_width else "a list of bit-widths"
+        raise BenchError(f"{where}.bits is {figure['bits']!r}; kind {kind} takes {form}")
+    of_images = kind in IMAGE_FIGURES or set(figure.get("metrics", [])) - {"noise_error"}
     blind = [model for model in shown if not held[model].images]
     if of_images and blind:
         raise BenchError(f"{where} needs images of '{blind[0]}', which has 'images: false'")
 
 
+def _check_traced(protocol: Protocol, where: str) -> None:
+    if not protocol.trace_images:
+        raise BenchError(
+            f"{where} shows errors over timesteps, which protocol '{protocol.name}' does not "
+            "record; set 'trace_images' in config/protocols.yaml or take the figure out"
+        )
+
+
 def _shown(figure: Mapping[str, Any], where: str) -> Iterator[str]:
     """Models a figure shows: those of ``models`` if it sets several side by side."""
-    key = "models" if figure["kind"] == "outlier_strength" else "model"
+    key = "models" if figure["kind"] in MODELS_FIGURES else "model"
     if key not in figure:
         raise BenchError(f"{where}: missing key {key}")
     if key == "models":

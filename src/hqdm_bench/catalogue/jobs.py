@@ -99,6 +99,8 @@ class Jobs:
             "baseline_table": int(any(entry.baselines for entry in self.suite.models)),
             "table": len(self.suite.tables),
             "report_table": len(self.suite.reports),
+            "claims": int(bool(self.suite.tables)),
+            "suite_page": int(bool(self.suite.tables or self.suite.reports)),
             "figure": len(self.suite.figures),
         }
         return {rule: count for rule, count in counts.items() if count}
@@ -183,7 +185,7 @@ def suite_jobs(catalogue: Catalogue, suite: Suite) -> Jobs:
 
 def _need_figure(jobs: Jobs, figure: Mapping[str, Any]) -> None:
     """What a figure shows beside the suite's cells, which are made in any case."""
-    if figure["kind"] in ("channel_maxima", "weight_rotation"):
+    if figure["kind"] in ("channel_maxima", "hadamard_schemes", "weight_rotation"):
         jobs.need_outliers(figure["model"])
     elif figure["kind"] == "sample_grid":
         for panel in figure["panels"]:

@@ -76,6 +76,22 @@ class Layout:
         """Metrics of a cell's images."""
         return cell.evaluation(self.root) / "metrics.json"
 
+    def replicates(self, cell: Cell) -> Path:
+        """Bootstrap replicates of a cell's metrics."""
+        return cell.evaluation(self.root) / "replicates.safetensors"
+
+    def preview(self, cell: Cell) -> Path:
+        """The first images of a cell side by side, which stay when its shards are deleted."""
+        return cell.evaluation(self.root) / "preview.png"
+
+    def page(self, suite: str) -> Path:
+        """Tables, claims, images and protocol of a suite in one page."""
+        return self.root / "results" / suite / "index.html"
+
+    def claims(self, suite: str, suffix: str) -> Path:
+        """The paper's sentences graded on a suite; suffix json or md."""
+        return self.root / "results" / suite / f"claims.{suffix}"
+
     def table(self, suite: str, number: int, suffix: str) -> Path:
         """A table of the paper filled by a suite; suffix csv, md or tex."""
         return self.root / "results" / suite / "tables" / f"table{number}.{suffix}"

@@ -122,7 +122,7 @@ def _suite(catalogue: Catalogue, path: Path) -> Suite:
             Comparison(one["baseline"], tuple(one["methods"])) for one in entry.get("compare", [])
         ),
     )
-    check_suite(suite, catalogue.models, path)
+    check_suite(suite, catalogue.models, catalogue.protocols, path)
     return suite
 
 

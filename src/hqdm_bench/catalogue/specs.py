@@ -32,6 +32,10 @@ class Protocol:
         pr_k: neighbour whose distance is the radius of precision and recall.
         teacher_precision: of the network when the full-precision model draws; students always run
             in float32.
+        bootstrap: replicates behind the standard errors over images; 0 makes none.
+        trace_images: images whose latents are kept after every sampling step, for the growth of a
+            student's error along the trajectory.
+        clean_fid: whether to measure a second FID on images resized as clean-fid does.
     """
 
     name: str
@@ -52,6 +56,9 @@ class Protocol:
     is_split: int
     pr_k: int = 3
     teacher_precision: Literal["float32", "bfloat16"] = "float32"
+    bootstrap: int = 0
+    trace_images: int = 0
+    clean_fid: bool = False
 
     def __post_init__(self) -> None:
         for key in ("steps", "images", "batch", "shards", "is_split", "pr_k"):
@@ -59,6 +66,16 @@ class Protocol:
                 raise BenchError(
                     f"protocol '{self.name}': {key} is {getattr(self, key)}; it must be positive"
                 )
+        if self.bootstrap < 0 or self.bootstrap == 1:
+            raise BenchError(
+                f"protocol '{self.name}': bootstrap is {self.bootstrap}; a standard error needs at "
+                "least 2 replicates, 0 makes none"
+            )
+        if not 0 <= self.trace_images <= self.images:
+            raise BenchError(
+                f"protocol '{self.name}': trace_images is {self.trace_images}; take 0 to "
+                f"{self.images}, its number of images"
+            )
         if 1000 % self.steps:
             real = len(range(0, 1000, 1000 // self.steps)) if self.steps < 1000 else 1000
             raise BenchError(
@@ -73,10 +90,20 @@ class Protocol:
             )
 
     def sampling_fields(self) -> dict[str, Any]:
-        """The fields images depend on; the others only say how they are scored."""
+        """The fields images depend on; the others only say how they are scored.
+
+        The workflow compares a digest of this with the one recorded when a file was made: a trace
+        counts only where one is recorded, or sets without would be drawn again for nothing.
+        """
         scoring = {"name", "reference", "reference_images", "pr_reference_images"}
-        scoring |= {"extractor", "is_split", "pr_k"}
+        scoring |= {"extractor", "is_split", "pr_k", "bootstrap", "clean_fid"}
+        scoring |= set() if self.trace_images else {"trace_images"}
         return {name: value for name, value in self.asdict().items() if name not in scoring}
+
+    def reference_fields(self) -> dict[str, Any]:
+        """The fields the reference of a model depends on."""
+        names = ("reference", "reference_images", "pr_reference_images", "extractor", "batch")
+        return {name: getattr(self, name) for name in (*names, "clean_fid")}
 
     def asdict(self) -> dict[str, Any]:
         """Every field, for the header of a result."""

@@ -137,20 +137,23 @@ def _latent_values(spec: ModelSpec) -> int:
 
 
 def sample_bytes(spec: ModelSpec, protocol: Protocol) -> int:
-    """Shards of one image set: pixels, latents, label and number."""
+    """Shards of one image set: pixels, latents, label and number; latents of traced images."""
     pixels = 3 * int(spec.first_stage["ddconfig"]["resolution"]) ** 2
-    return protocol.images * (pixels + FLOAT * _latent_values(spec) + 2 * DOUBLE)
+    latents = FLOAT * _latent_values(spec)
+    trace = protocol.trace_images * protocol.steps * latents
+    return protocol.images * (pixels + latents + 2 * DOUBLE) + trace
 
 
 def feature_bytes(protocol: Protocol, extractor: ExtractorOperations) -> int:
-    """Stored features of one image set."""
-    widths = extractor.pool + extractor.spatial + extractor.logits
+    """Stored features of one image set; pooled ones twice where clean-fid is asked for."""
+    widths = extractor.pool * (1 + protocol.clean_fid) + extractor.spatial + extractor.logits
     return protocol.images * (FLOAT * widths + DOUBLE)
 
 
 def reference_bytes(protocol: Protocol, extractor: ExtractorOperations) -> int:
     """Moments of both feature kinds, and the features for precision and recall."""
-    moments = sum(width * (width + 1) for width in (extractor.pool, extractor.spatial))
+    kinds = [extractor.pool, extractor.spatial] + [extractor.pool] * protocol.clean_fid
+    moments = sum(width * (width + 1) for width in kinds)
     return DOUBLE * moments + FLOAT * protocol.pr_reference_images * extractor.pool
 
 

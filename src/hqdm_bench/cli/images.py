@@ -14,7 +14,10 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import require_file
 
 if TYPE_CHECKING:
+    import torch
+
     from hqdm_bench.evaluate.paired import PairedErrors
+    from hqdm_bench.evaluate.perceptual import PerceptualDistance
 
 __all__ = ["add_verbs"]
 
@@ -38,6 +41,12 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     add_cell(evaluate)
     add_protocol(evaluate)
     add_device(evaluate)
+    evaluate.add_argument(
+        "--lpips",
+        type=Path,
+        metavar="FOLDER",
+        help="also LPIPS to full precision, with the weights in a folder (see docs/metrics.md)",
+    )
     evaluate.set_defaults(run=_evaluate)
 
 
@@ -74,7 +83,7 @@ def _sampling_protocol(context: Context, cell: Cell, arguments: argparse.Namespa
             "--images needs --output: another image count is not the suite's protocol, so its "
             "images do not belong among the suite's results"
         )
-    return replace(protocol, images=arguments.images, shards=1)
+    return replace(protocol, images=arguments.images, shards=1, trace_images=0)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -86,6 +95,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from hqdm_bench.evaluate.features import sample_features, write_features
     from hqdm_bench.evaluate.metrics import measure, require_reference, write_metrics
     from hqdm_bench.evaluate.reference import read_reference
+    from hqdm_bench.report.preview import write_preview
 
     layout = context.layout
     shards = [layout.shard(cell, shard) for shard in range(protocol.shards)]
@@ -97,17 +107,36 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     device = device_of(arguments)
     extractor = load_extractor(protocol.extractor, weights, device)
     features = sample_features(shards, protocol, extractor, str(cell))
-    paired = _paired(context, cell, shards)
-    report = measure(cell, protocol, features, reference, paired, device)
+    perceptual = _perceptual(arguments, device)
+    paired = _paired(context, cell, shards, device, perceptual)
+    lpips = None if perceptual is None else perceptual.sha256
+    report = measure(cell, protocol, features, reference, paired, device, lpips)
     write_features(layout.features(cell), features)
-    write_metrics(layout.metrics(cell), report)
+    write_metrics(layout.metrics(cell), layout.replicates(cell), report)
+    write_preview(layout.preview(cell), shards, protocol.images)
 
 
-def _paired(context: Context, cell: Cell, shards: Sequence[Path]) -> PairedErrors | None:
+def _perceptual(arguments: argparse.Namespace, device: torch.device) -> PerceptualDistance | None:
+    if arguments.lpips is None or arguments.method == "fp":
+        return None
+    from hqdm_bench.evaluate.perceptual import PerceptualDistance
+
+    return PerceptualDistance(arguments.lpips, device)
+
+
+def _paired(
+    context: Context,
+    cell: Cell,
+    shards: Sequence[Path],
+    device: torch.device,
+    perceptual: PerceptualDistance | None,
+) -> PairedErrors | None:
     """Errors against the full-precision model's images under the same protocol."""
     if cell.bits.full_precision:
         return None
     from hqdm_bench.evaluate.paired import paired_errors
 
     other = context.suite.cell(cell.model, "fp", Bits(32, 32), 0, cell.protocol)
-    return paired_errors(shards, [context.layout.shard(other, k) for k in range(len(shards))])
+    protocol = context.catalogue.protocol(cell.protocol)
+    others = [context.layout.shard(other, k) for k in range(len(shards))]
+    return paired_errors(shards, others, protocol, device, perceptual)

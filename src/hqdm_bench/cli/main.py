@@ -11,13 +11,16 @@ from typing import NoReturn
 
 from hqdm_bench import __version__
 from hqdm_bench.cli import (
+    archives,
     artefacts,
     baselines,
+    claims,
     convert,
     images,
     listing,
     methods,
     models,
+    page,
     plan,
     references,
     reports,
@@ -54,8 +57,11 @@ VERBS = (
     models,
     students,
     images,
+    archives,
     baselines,
     reports,
+    claims,
+    page,
 )
 
 

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import sha256_of
+from hqdm_bench.evaluate.exact import exact_float32
 from hqdm_bench.evaluate.feature_types import Extractor, Features
-from hqdm_bench.evaluate.inception import InceptionExtractor, exact_float32
+from hqdm_bench.evaluate.inception import InceptionExtractor
 from hqdm_bench.models.mini.classifier import load_classifier
 
 __all__ = [

@@ -15,11 +15,14 @@ class Features(NamedTuple):
         spatial: (n, s) part of an inner map, flattened in the order H, W, C: spatial Frechet
             distance.
         logits: (n, c) class scores, without the head's bias where the metric's definition has none.
+        clean: (n, d) pooled features of the images resized as clean-fid does; None where they were
+            not asked for.
     """
 
     pool: Tensor
     spatial: Tensor
     logits: Tensor
+    clean: Tensor | None = None
 
 
 class Extractor(Protocol):

@@ -13,6 +13,7 @@ from hqdm_bench.catalogue import Protocol
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.progress import Progress
 from hqdm_bench.common.tensors import read_tensors, write_tensors
+from hqdm_bench.evaluate.clean_fid import clean_pool
 from hqdm_bench.evaluate.feature_types import Extractor, Features
 from hqdm_bench.sample import iterate_shards
 
@@ -41,6 +42,7 @@ class FeatureSet:
         extractor: name of the extractor.
         extractor_sha256: digest of its weights.
         images_sha256: digest of all pixel bytes in order; does not depend on the shards.
+        clean: (n, d) float32, see `Features`; None where it was not asked for.
     """
 
     pool: Tensor
@@ -51,9 +53,15 @@ class FeatureSet:
     extractor: str
     extractor_sha256: str
     images_sha256: str
+    clean: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pool)
+
+    @property
+    def features(self) -> Features:
+        """The features alone."""
+        return Features(self.pool, self.spatial, self.logits, self.clean)
 
 
 def feature_stream(
@@ -62,6 +70,7 @@ def feature_stream(
     source: str,
     images: int,
     pixels: "hashlib._Hash",
+    clean: bool = False,
 ) -> Iterator[Features]:
     """Features of a stream of images, batch by batch; progress goes to stderr.
 
@@ -71,6 +80,7 @@ def feature_stream(
         source: see `FeatureSet`.
         images: how many images the stream must hold.
         pixels: is fed all pixel bytes in order.
+        clean: whether to add features of images resized as clean-fid does.
 
     Raises:
         BenchError: the stream holds another number of images, or something else than bytes.
@@ -87,14 +97,19 @@ def feature_stream(
             if done > images:
                 raise BenchError(f"{source} holds more than {images} images; make it again")
             pixels.update(batch.contiguous().numpy().data)
-            yield extractor(batch)
+            features = extractor(batch)
+            yield features._replace(clean=clean_pool(extractor, batch)) if clean else features
             progress.update(done)
     if done != images:
         raise BenchError(f"{source} holds {done} images, expected {images}; make it again")
 
 
 def extract(
-    batches: Iterable[Tensor], extractor: Extractor, source: str, images: int
+    batches: Iterable[Tensor],
+    extractor: Extractor,
+    source: str,
+    images: int,
+    clean: bool = False,
 ) -> FeatureSet:
     """Extract and keep the features of a stream of images: 1.0 GB for 50 000 of Inception.
 
@@ -103,29 +118,30 @@ def extract(
         extractor: the network.
         source: see `FeatureSet`.
         images: how many images the stream must hold.
+        clean: see `feature_stream`.
 
     Raises:
         BenchError: the stream holds another number of images, or something else than bytes.
     """
     pixels = hashlib.sha256()
     # Filled in place: joining parts at the end would hold everything twice.
-    kept: list[Tensor] = []
+    kept: dict[str, Tensor] = {}
     done = 0
-    for features in feature_stream(batches, extractor, source, images, pixels):
-        kept = kept or [torch.empty(images, part.shape[1]) for part in features]
-        for whole, part in zip(kept, features, strict=True):
-            whole[done : done + len(part)] = part
+    for features in feature_stream(batches, extractor, source, images, pixels, clean):
+        for name, part in features._asdict().items():
+            if part is None:
+                continue
+            if name not in kept:
+                kept[name] = torch.empty(images, part.shape[1])
+            kept[name][done : done + len(part)] = part
         done += len(features.pool)
-    pool, spatial, logits = kept
     return FeatureSet(
-        pool,
-        spatial,
-        logits,
-        torch.arange(images),
-        source,
-        extractor.name,
-        extractor.sha256,
-        pixels.hexdigest(),
+        index=torch.arange(images),
+        source=source,
+        extractor=extractor.name,
+        extractor_sha256=extractor.sha256,
+        images_sha256=pixels.hexdigest(),
+        **kept,
     )
 
 
@@ -144,13 +160,14 @@ def sample_features(
     Raises:
         BenchError: a shard is missing or damaged, or the set is not complete.
     """
-    return extract(_batches(paths, protocol.batch), extractor, source, protocol.images)
+    batches = _batches(paths, protocol.batch)
+    return extract(batches, extractor, source, protocol.images, protocol.clean_fid)
 
 
 def _batches(paths: Sequence[Path], size: int) -> Iterator[Tensor]:
     for samples in iterate_shards(paths):
         images = torch.from_numpy(samples.images)
-        del samples  # its latents need not wait in memory
+        del samples  # its latents and traces need not wait in memory
         yield from images.split(size)
 
 
@@ -162,7 +179,10 @@ def write_features(path: Path, features: FeatureSet) -> None:
         "extractor_sha256": features.extractor_sha256,
         "images_sha256": features.images_sha256,
     }
-    write_tensors(path, {name: getattr(features, name) for name in ARRAYS}, header)
+    tensors = {name: getattr(features, name) for name in ARRAYS}
+    if features.clean is not None:
+        tensors["clean"] = features.clean
+    write_tensors(path, tensors, header)
 
 
 def read_features(path: Path) -> FeatureSet:
@@ -174,6 +194,7 @@ def read_features(path: Path) -> FeatureSet:
     tensors, header = read_tensors(path)
     try:
         values: dict[str, Any] = {**{name: tensors[name] for name in ARRAYS}, **header}
+        values["clean"] = tensors.get("clean")
         features = FeatureSet(**values)
     except (KeyError, TypeError) as error:
         raise BenchError(f"{path} holds no features ({error}); delete it and run again") from None

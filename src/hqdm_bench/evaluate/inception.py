@@ -1,9 +1,9 @@
 """The ``inception`` extractor: published weights in, features of the ADM evaluator out."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -11,11 +11,18 @@ from torch import Tensor
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import sha256_of
 from hqdm_bench.common.tensors import read_tensors, write_tensors
+from hqdm_bench.evaluate.exact import exact_float32
 from hqdm_bench.evaluate.feature_types import Features
 
-__all__ = ["InceptionExtractor", "convert_inception", "exact_float32", "read_inception_weights"]
+__all__ = [
+    "PUBLISHED_SHA256",
+    "InceptionExtractor",
+    "convert_inception",
+    "read_inception_weights",
+]
 
 NAME = "inception"
+PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 LARGEST_BATCH = 64  # images per forward pass, as in the ADM evaluator
 
 
@@ -49,6 +56,31 @@ class InceptionExtractor:
         self._network = InceptionNetwork(tensors).to(self._device)
         self.sha256: str = header["source_sha256"]
 
+    @classmethod
+    def of_file(cls, path: Path, sha256: str, device: torch.device | None = None) -> Self:
+        """The extractor of published weights, or of what `convert_inception` made of them.
+
+        Args:
+            path: ``.pth`` or ``.safetensors``.
+            sha256: digest the published file must have.
+            device: where it runs.
+
+        Raises:
+            BenchError: the file is missing, holds something else, or comes from another file.
+        """
+        if path.suffix != ".safetensors":
+            with tempfile.TemporaryDirectory() as folder:
+                converted = Path(folder) / "inception.safetensors"
+                convert_inception(path, sha256, converted)
+                return cls(converted, device)
+        found = cls(path, device)
+        if found.sha256 != sha256:
+            raise BenchError(
+                f"{path} was made from weights of sha256 {found.sha256}, expected {sha256}; delete "
+                "it and make it from the published file"
+            )
+        return found
+
     def __call__(self, images: Tensor) -> Features:
         """Features of (n, H, W, 3) uint8 images.
 
@@ -63,23 +95,14 @@ class InceptionExtractor:
             ]
         return Features(*(torch.cat(part).float().cpu() for part in zip(*parts, strict=True)))
 
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """Products and convolutions in full float32, by the same algorithm every time.
-
-    TF32 convolutions, PyTorch's default on recent GPUs, keep 10 bits of each factor. The settings
-    before are restored.
-    """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    def pool_of_resized(self, images: Tensor) -> Tensor:
+        """(n, 2048) pooled features of (n, 3, 299, 299) float32 images in 0..255."""
+        with exact_float32():
+            parts = [
+                self._network.pool_of_resized(batch.to(self._device))
+                for batch in images.split(LARGEST_BATCH)
+            ]
+        return torch.cat(parts).float().cpu()
 
 
 def read_inception_weights(path: Path, sha256: str) -> dict[str, Tensor]:

@@ -23,6 +23,21 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 __all__ = ["InceptionNetwork", "inception_shapes"]
 
 OUTPUTS = ("2048", "logits_unbiased")
+# Blocks up to pool3, in the order in which the forward pass runs them.
+TRUNK = (
+    "Conv2d_1a_3x3",
+    "Conv2d_2a_3x3",
+    "Conv2d_2b_3x3",
+    "MaxPool_1",
+    "Conv2d_3b_1x1",
+    "Conv2d_4a_3x3",
+    "MaxPool_2",
+    *(
+        f"Mixed_{name}"
+        for name in ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
+    ),
+    "AvgPool",
+)
 SPATIAL_CHANNELS = 7  # of 192, those the spatial Frechet distance is defined on
 
 
@@ -45,6 +60,14 @@ class InceptionNetwork(FeatureExtractorInceptionV3):
         self.load_state_dict(weights, strict=True, assign=True)
         self.requires_grad_(False)
         self.eval()
+
+    @torch.no_grad()
+    def pool_of_resized(self, images: Tensor) -> Tensor:
+        """pool3 (n, 2048) of (n, 3, 299, 299) float images in 0..255, without a further resize."""
+        x = (images - 128) / 128
+        for name in TRUNK:
+            x = self.get_submodule(name)(x)
+        return x.flatten(1)
 
     @torch.no_grad()
     def outputs(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,25 +1,23 @@
 """The metrics file of a cell: every number with the protocol it was measured under."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hqdm_bench.catalogue import Cell, Protocol
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import write_json
+from hqdm_bench.evaluate.bootstrap import draw_images, write_replicates
 from hqdm_bench.evaluate.features import FeatureSet
-from hqdm_bench.evaluate.frechet import frechet_distance
-from hqdm_bench.evaluate.inception_score import inception_score
-from hqdm_bench.evaluate.moments import streaming_moments
-from hqdm_bench.evaluate.paired import PairedErrors
-from hqdm_bench.evaluate.precision_recall import precision_recall
+from hqdm_bench.evaluate.paired import PairedErrors, paired_replicates
 from hqdm_bench.evaluate.reference import Reference
+from hqdm_bench.evaluate.scores import ReferenceSide, Scores, ScoreSettings, score_images
 
 __all__ = [
     "MetricReport",
-    "MetricValues",
     "distribution_metrics",
     "measure",
     "require_reference",
@@ -28,35 +26,13 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class MetricValues:
-    """Distances and scores of an image set.
-
-    Attributes:
-        fid: Frechet distance of pooled features.
-        sfid: Frechet distance of spatial features.
-        inception_score: in file order, over splits of ``protocol.is_split`` images.
-        precision: share in [0, 1].
-        recall: share in [0, 1].
-    """
-
-    fid: float
-    sfid: float
-    inception_score: float
-    precision: float
-    recall: float
-
-    def asdict(self) -> dict[str, float]:
-        """Under the names of the metrics file."""
-        values = asdict(self)
-        return {"is" if key == "inception_score" else key: values[key] for key in values}
-
-
-@dataclass(frozen=True)
 class MetricReport:
-    """Everything ``metrics.json`` says about a cell.
+    """Everything ``metrics.json`` and the replicates beside it say about a cell.
 
     Attributes:
+        scores: metrics, their bias and replicates.
         paired: errors against the full-precision model; None for that model itself.
+        lpips_sha256: digests of LPIPS's weights, where paired errors hold LPIPS.
     """
 
     cell: Cell
@@ -64,21 +40,36 @@ class MetricReport:
     extractor: str
     extractor_sha256: str
     images: int
-    values: MetricValues
+    scores: Scores
     paired: PairedErrors | None
     images_sha256: str
+    lpips_sha256: dict[str, str] | None = None
 
     def asdict(self) -> dict[str, Any]:
         """Content of the metrics file."""
+        lpips = {} if self.lpips_sha256 is None else {"lpips_sha256": self.lpips_sha256}
         return {
             "cell": self.cell.asdict(),
             "protocol": self.protocol.asdict(),
             "extractor": {"name": self.extractor, "sha256": self.extractor_sha256},
             "images": self.images,
-            "values": self.values.asdict(),
-            "paired": None if self.paired is None else asdict(self.paired),
+            "values": self.scores.values,
+            "standard_errors": self.scores.standard_errors,
+            "bias": self.scores.bias,
+            "paired": None if self.paired is None else self.paired.summary(),
             "images_sha256": self.images_sha256,
+            **lpips,
         }
+
+    @property
+    def replicates(self) -> dict[str, Tensor]:
+        """(B,) replicates of every metric and of every mean and median of paired errors."""
+        found = dict(self.scores.replicates)
+        if self.paired is not None and self.protocol.bootstrap:
+            draws = draw_images(self.images, self.protocol.bootstrap).numpy()
+            paired = paired_replicates(self.paired, draws)
+            found |= {key: torch.from_numpy(value) for key, value in paired.items()}
+        return found
 
 
 def measure(
@@ -88,6 +79,7 @@ def measure(
     reference: Reference,
     paired: PairedErrors | None,
     device: torch.device | None = None,
+    lpips_sha256: dict[str, str] | None = None,
 ) -> MetricReport:
     """Assemble a cell's report.
 
@@ -99,6 +91,7 @@ def measure(
             a baseline's protocol must agree with that one in everything the reference depends on.
         paired: errors against the full-precision model, None for that model itself.
         device: see `distribution_metrics`.
+        lpips_sha256: digests of LPIPS's weights, if it was measured.
 
     Raises:
         BenchError: counts, names or extractors contradict the protocol, or paired errors are
@@ -110,16 +103,16 @@ def measure(
         raise BenchError(
             f"{cell}: paired errors are for quantized cells, and every quantized cell has them"
         )
-    values = distribution_metrics(protocol, samples, reference, device)
     return MetricReport(
         cell,
         protocol,
         samples.extractor,
         samples.extractor_sha256,
         len(samples),
-        values,
+        distribution_metrics(protocol, samples, reference, device),
         paired,
         samples.images_sha256,
+        lpips_sha256,
     )
 
 
@@ -128,29 +121,27 @@ def distribution_metrics(
     samples: FeatureSet,
     reference: Reference,
     device: torch.device | None = None,
-) -> MetricValues:
-    """FID, sFID, Inception score, precision and recall of an image set.
+) -> Scores:
+    """FID, sFID, Inception score, kernel distance, precision and recall of an image set.
 
     Args:
         protocol: how the images are scored.
         samples: their features.
         reference: what is kept of the reference images.
-        device: where the neighbours for precision and recall are searched, in float64; the CPU if
-            None. The result is the same: what rounding could decide is measured again exactly.
+        device: where pairs of images are compared and replicates are measured; the CPU if None.
+            Precision and recall are the same there: what rounding could decide is measured exactly.
 
     Raises:
         BenchError: counts, names or extractors contradict the protocol, or the sets are too small.
     """
     require_reference(protocol, reference)
     _require_samples(protocol, samples, reference)
-    sets = (samples.pool.to(device), reference.pr_pool.to(device))
-    shares = precision_recall(*sets, protocol.pr_k)
-    return MetricValues(
-        frechet_distance(streaming_moments([samples.pool]), reference.pool),
-        frechet_distance(streaming_moments([samples.spatial]), reference.spatial),
-        inception_score(samples.logits, protocol.is_split),
-        shares.precision,
-        shares.recall,
+    return score_images(
+        samples.features,
+        ReferenceSide(reference.pool, reference.spatial, reference.pr_pool, reference.clean),
+        ScoreSettings(protocol.is_split, protocol.pr_k, replicates=protocol.bootstrap),
+        samples.source,
+        device,
     )
 
 
@@ -174,6 +165,11 @@ def require_reference(protocol: Protocol, reference: Reference) -> None:
             len(reference.pr_pool),
         ),
     )
+    if protocol.clean_fid and reference.clean is None:
+        raise BenchError(
+            f"{where} asks for clean-fid's distance, which reference '{reference.name}' was made "
+            "without; make the reference again"
+        )
     for name, wanted, found in counts:
         if wanted != found:
             raise BenchError(
@@ -209,6 +205,7 @@ def _count(images: int | None) -> str:
     return "the publisher's number of" if images is None else str(images)
 
 
-def write_metrics(path: Path, report: MetricReport) -> None:
-    """Write a report as JSON, atomically."""
+def write_metrics(path: Path, replicates: Path, report: MetricReport) -> None:
+    """Write a report as JSON and its replicates, atomically, the JSON last."""
+    write_replicates(replicates, report.replicates, report.images)
     write_json(path, report.asdict())

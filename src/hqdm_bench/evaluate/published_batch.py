@@ -6,12 +6,8 @@ file to file. Other keys are ignored.
 """
 
 import hashlib
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,13 +19,13 @@ from hqdm_bench.common.files import require_file
 from hqdm_bench.evaluate.feature_types import Extractor
 from hqdm_bench.evaluate.features import feature_stream
 from hqdm_bench.evaluate.frechet import frechet_distance
-from hqdm_bench.evaluate.moments import Gaussian, RunningMoments
-from hqdm_bench.evaluate.reference import Reference
+from hqdm_bench.evaluate.moments import Gaussian
+from hqdm_bench.evaluate.reference import MomentsOfFeatures, Reference
+from hqdm_bench.sample import ImageArchive, open_archive
 
-__all__ = ["Agreement", "reference_from_batch", "stream_images"]
+__all__ = ["Agreement", "reference_from_batch", "stored_gaussian"]
 
-IMAGES = "arr_0"
-KEYS = (IMAGES, "mu", "sigma", "mu_s", "sigma_s")
+KEYS = ("arr_0", "mu", "sigma", "mu_s", "sigma_s")
 SYMMETRY = 1e-6  # largest difference of a covariance from its transpose, relative to its entries
 
 
@@ -64,10 +60,11 @@ def reference_from_batch(
             extractor's features or that are none, images of another size, or too few of them.
     """
     wanted = protocol.pr_reference_images
-    count, size = _image_shape(path)
+    archive = _open_batch(path)
+    count, size = len(archive), (archive.shape or ())[1:]
     if size != (resolution, resolution, 3):
         raise BenchError(
-            f"{path}: {IMAGES} holds images of shape {size}, the model draws "
+            f"{path}: arr_0 holds images of shape {size}, the model draws "
             f"{resolution} x {resolution} x 3"
         )
     if count < wanted:
@@ -76,18 +73,19 @@ def reference_from_batch(
             "precision and recall"
         )
     probe = extractor(torch.zeros(1, *size, dtype=torch.uint8))
-    stored = _moments(path, "mu", "sigma", probe.pool.shape[1])
-    stored_spatial = _moments(path, "mu_s", "sigma_s", probe.spatial.shape[1])
-    pool, spatial = RunningMoments(), RunningMoments()
+    stored = stored_gaussian(archive, "mu", "sigma", probe.pool.shape[1])
+    stored_spatial = stored_gaussian(archive, "mu_s", "sigma_s", probe.spatial.shape[1])
+    moments = MomentsOfFeatures()
     kept: list[Tensor] = []
-    batches = stream_images(path, wanted, protocol.batch)
-    for features in feature_stream(batches, extractor, path.name, wanted, hashlib.sha256()):
-        pool.update(features.pool)
-        spatial.update(features.spatial)
+    batches = archive.images(protocol.batch, wanted)
+    for features in feature_stream(
+        batches, extractor, path.name, wanted, hashlib.sha256(), protocol.clean_fid
+    ):
+        moments.update(features)
         kept.append(features.pool)
     agreement = Agreement(
-        frechet_distance(pool.result(), stored),
-        frechet_distance(spatial.result(), stored_spatial),
+        frechet_distance(moments.pool.result(), stored),
+        frechet_distance(moments.spatial.result(), stored_spatial),
     )
     reference = Reference(
         protocol.reference,
@@ -98,89 +96,50 @@ def reference_from_batch(
         extractor.name,
         extractor.sha256,
         sha256,
+        moments.clean_gaussian,
     )
     return reference, agreement
 
 
-def stream_images(path: Path, count: int, batch: int) -> Iterator[Tensor]:
-    """The first images of a batch as (n, H, W, 3) uint8 tensors.
+def _open_batch(path: Path) -> ImageArchive:
+    archive = open_archive(require_file(path))
+    missing = [key for key in KEYS if key not in archive.keys]
+    if missing:
+        raise BenchError(
+            f"{path} is no reference batch of the ADM evaluator: it has no {', '.join(missing)}"
+        )
+    return archive
 
-    Read through the archive: `numpy.load` would bring the whole array, 2 GB, into memory.
+
+def stored_gaussian(
+    archive: ImageArchive, mean_key: str, covariance_key: str, dimensions: int
+) -> Gaussian:
+    """Moments stored in an archive, in double precision.
+
+    Args:
+        archive: that holds both keys.
+        mean_key: ``mu`` or ``mu_s``.
+        covariance_key: ``sigma`` or ``sigma_s``.
+        dimensions: of the extractor's features.
 
     Raises:
-        BenchError: the file is missing or damaged.
+        BenchError: a damaged file, or moments of another shape or that are none.
     """
-    with _reading(path), zipfile.ZipFile(path) as archive, archive.open(f"{IMAGES}.npy") as file:
-        shape = _header(path, file)
-        row = int(np.prod(shape[1:]))
-        for start in range(0, count, batch):
-            rows = min(batch, count - start)
-            data = file.read(rows * row)
-            if len(data) != rows * row:
-                raise _damaged(path, f"{IMAGES} ends after {start + len(data) // row} images")
-            yield torch.frombuffer(bytearray(data), dtype=torch.uint8).view(rows, *shape[1:])
-
-
-def _image_shape(path: Path) -> tuple[int, tuple[int, ...]]:
-    require_file(path)
-    with _reading(path), zipfile.ZipFile(path) as archive:
-        held = set(archive.namelist())
-        missing = [key for key in KEYS if f"{key}.npy" not in held]
-        if missing:
-            raise BenchError(
-                f"{path} is no reference batch of the ADM evaluator: it has no {', '.join(missing)}"
-            )
-        with archive.open(f"{IMAGES}.npy") as file:
-            shape = _header(path, file)
-    return shape[0], shape[1:]
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what a damaged archive leads to into one message."""
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
-        raise _damaged(path, str(error)) from error
-
-
-def _damaged(path: Path, why: str) -> BenchError:
-    return BenchError(
-        f"{path} is not a whole reference batch ({why}); delete it and fetch it again"
-    )
-
-
-def _header(path: Path, file: IO[bytes]) -> tuple[int, ...]:
-    """Shape of the images; leaves the file at their first byte."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0
-    if version != (1, 0):
-        read = np.lib.format.read_array_header_2_0
-    shape, column_major, dtype = read(file)
-    if dtype != np.uint8 or len(shape) != 4 or column_major:
-        order = "column" if column_major else "row"
-        raise BenchError(
-            f"{path}: {IMAGES} is {dtype} of shape {shape}, {order}-major; expected uint8 "
-            "(n, H, W, 3), row-major"
-        )
-    return tuple(shape)
-
-
-def _moments(path: Path, mean_key: str, covariance_key: str, dimensions: int) -> Gaussian:
     shapes = {mean_key: (dimensions,), covariance_key: (dimensions, dimensions)}
     found: list[Tensor] = []
-    with _reading(path), np.load(path, allow_pickle=False) as arrays:
-        for key, shape in shapes.items():
-            array: Any = arrays[key]
-            if array.shape != shape or array.dtype.kind != "f":
-                raise BenchError(
-                    f"{path}: {key} is {array.dtype} of shape {array.shape}; features of this "
-                    f"extractor need floats of shape {shape}"
-                )
-            if not np.isfinite(array).all():
-                raise BenchError(f"{path}: {key} holds values that are not finite")
-            found.append(torch.from_numpy(array.astype(np.float64)))
+    for key, shape in shapes.items():
+        array = archive.array(key)
+        if array.shape != shape or array.dtype.kind != "f":
+            raise BenchError(
+                f"{archive.path}: {key} is {array.dtype} of shape {array.shape}; features of this "
+                f"extractor need floats of shape {shape}"
+            )
+        if not np.isfinite(array).all():
+            raise BenchError(f"{archive.path}: {key} holds values that are not finite")
+        found.append(torch.from_numpy(array.astype(np.float64)))
     mean, covariance = found
     if (covariance - covariance.T).abs().max() > SYMMETRY * covariance.abs().max():
-        raise BenchError(f"{path}: {covariance_key} is not symmetric, so it is no covariance")
+        raise BenchError(
+            f"{archive.path}: {covariance_key} is not symmetric, so it is no covariance"
+        )
     return Gaussian(mean, covariance)

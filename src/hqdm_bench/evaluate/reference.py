@@ -12,13 +12,19 @@ from torch import Tensor
 from hqdm_bench.catalogue import Protocol
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.tensors import read_tensors, write_tensors
-from hqdm_bench.evaluate.feature_types import Extractor
+from hqdm_bench.evaluate.feature_types import Extractor, Features
 from hqdm_bench.evaluate.features import feature_stream
 from hqdm_bench.evaluate.moments import Gaussian, RunningMoments
 
-__all__ = ["Reference", "read_reference", "reference_from_images", "write_reference"]
+__all__ = [
+    "MomentsOfFeatures",
+    "Reference",
+    "read_reference",
+    "reference_from_images",
+    "write_reference",
+]
 
-GAUSSIANS = ("pool", "spatial")
+GAUSSIANS, OPTIONAL = ("pool", "spatial"), "clean"
 HEADER = ("name", "images", "extractor", "extractor_sha256", "source_sha256")
 
 
@@ -35,6 +41,8 @@ class Reference:
         extractor: name of the extractor.
         extractor_sha256: digest of its weights.
         source_sha256: digest of the published batch, else of all pixel bytes in order.
+        clean: of the pooled features of the images resized as clean-fid does; None where no
+            protocol asks for it. Of a published batch, of the images for precision and recall.
     """
 
     name: str
@@ -45,6 +53,7 @@ class Reference:
     extractor: str
     extractor_sha256: str
     source_sha256: str
+    clean: Gaussian | None = None
 
 
 def reference_from_images(
@@ -78,33 +87,57 @@ def reference_from_images(
             "the number of reference images"
         )
     chosen = torch.arange(wanted) if chosen is None else chosen
-    pool, spatial, pixels = RunningMoments(), RunningMoments(), hashlib.sha256()
+    moments, pixels = MomentsOfFeatures(), hashlib.sha256()
     kept: list[Tensor] = []
     done = 0
-    for features in feature_stream(batches, extractor, protocol.reference, images, pixels):
-        pool.update(features.pool)
-        spatial.update(features.spatial)
+    for features in feature_stream(
+        batches, extractor, protocol.reference, images, pixels, protocol.clean_fid
+    ):
+        moments.update(features)
         first, last = torch.searchsorted(chosen, torch.tensor([done, done + len(features.pool)]))
         kept.append(features.pool[chosen[first:last] - done])
         done += len(features.pool)
     return Reference(
         protocol.reference,
         images,
-        pool.result().gaussian,
-        spatial.result().gaussian,
+        moments.pool.result().gaussian,
+        moments.spatial.result().gaussian,
         torch.cat(kept),
         extractor.name,
         extractor.sha256,
         pixels.hexdigest(),
+        moments.clean_gaussian,
     )
+
+
+class MomentsOfFeatures:
+    """Moments of a stream of features, of each kind that comes."""
+
+    def __init__(self) -> None:
+        self.pool, self.spatial, self._clean = (RunningMoments() for _ in range(3))
+        self._has_clean = False
+
+    def update(self, features: Features) -> None:
+        """Take the features of further images into account."""
+        self.pool.update(features.pool)
+        self.spatial.update(features.spatial)
+        if features.clean is not None:
+            self._clean.update(features.clean)
+            self._has_clean = True
+
+    @property
+    def clean_gaussian(self) -> Gaussian | None:
+        """Of the features that clean-fid would see, if there were any."""
+        return self._clean.result().gaussian if self._has_clean else None
 
 
 def write_reference(path: Path, reference: Reference) -> None:
     """Write as safetensors, atomically; everything that is not a tensor goes to the header."""
     tensors = {"pr_pool": reference.pr_pool}
-    for name in GAUSSIANS:
-        part: Gaussian = getattr(reference, name)
-        tensors |= {f"{name}_mean": part.mean, f"{name}_covariance": part.covariance}
+    for name in (*GAUSSIANS, OPTIONAL):
+        part: Gaussian | None = getattr(reference, name)
+        if part is not None:
+            tensors |= {f"{name}_mean": part.mean, f"{name}_covariance": part.covariance}
     write_tensors(path, tensors, {name: getattr(reference, name) for name in HEADER})
 
 
@@ -120,6 +153,10 @@ def read_reference(path: Path) -> Reference:
             Gaussian(tensors[f"{name}_mean"], tensors[f"{name}_covariance"]) for name in GAUSSIANS
         )
         values: dict[str, Any] = {name: header[name] for name in HEADER}
+        if f"{OPTIONAL}_mean" in tensors:
+            values[OPTIONAL] = Gaussian(
+                tensors[f"{OPTIONAL}_mean"], tensors[f"{OPTIONAL}_covariance"]
+            )
         return Reference(pool=pool, spatial=spatial, pr_pool=tensors["pr_pool"], **values)
     except KeyError as error:
         raise BenchError(

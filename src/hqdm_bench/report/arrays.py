@@ -18,8 +18,14 @@ __all__ = ["first_images", "read_arrays"]
 Array = npt.NDArray[Any]
 
 
-def read_arrays(path: Path, keys: Sequence[str]) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Read some tensors and the decoded metadata of a file of ``common.tensors``.
+def read_arrays(
+    path: Path, keys: Sequence[str] | None = None
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Read tensors and the decoded metadata of a file of ``common.tensors``.
+
+    Args:
+        path: of the file.
+        keys: which tensors; None reads all.
 
     Raises:
         BenchError: the file is missing or damaged, or lacks a key.
@@ -28,6 +34,7 @@ def read_arrays(path: Path, keys: Sequence[str]) -> tuple[dict[str, Array], dict
     try:
         with safe_open(path, framework="numpy") as handle:
             held = set(handle.keys())
+            keys = sorted(held) if keys is None else keys
             lacking = [key for key in keys if key not in held]
             if lacking:
                 known = ", ".join(sorted(held))
@@ -63,7 +70,7 @@ def first_images(paths: Sequence[Path], count: int) -> tuple[Array, Array]:
             raise BenchError(f"{path} does not go on with image {held}; draw the shards again")
         held += len(shard["index"])
         images.append(shard["arr_0"])
-        labels.append(shard["labels"])
+        labels.append(shard["arr_1"])
         if held >= count:
             return np.concatenate(images)[:count], np.concatenate(labels)[:count]
     raise BenchError(f"{paths[0].parent} holds {held} images, the figure shows {count}; show fewer")
@@ -73,7 +80,7 @@ def _read_shard(path: Path) -> Mapping[str, Array]:
     require_file(path)
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in ("arr_0", "labels", "index")}
+            return {key: file[key] for key in ("arr_0", "arr_1", "index")}
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
         raise BenchError(
             f"{path} is not a whole sample shard ({error}); delete it and run again"

@@ -1,14 +1,23 @@
 """The paper's own numbers, read from ``paper/data``."""
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from hqdm_bench.catalogue import Bits
+from hqdm_bench.catalogue import Bits, ModelSpec
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.report.quantities import METRICS
 
-__all__ = ["PAPER_IMAGES", "PAPER_TITLES", "PaperRow", "PaperValue", "paper_rows"]
+__all__ = [
+    "PAPER_IMAGES",
+    "PAPER_TITLES",
+    "PaperRow",
+    "PaperValue",
+    "is_the_papers",
+    "paper_rows",
+]
 
 PAPER_IMAGES = 50_000  # generated images per model, section 5.1
 
@@ -76,6 +85,17 @@ def paper_rows(root: Path, number: int) -> tuple[PaperRow, ...]:
     return tuple(
         PaperRow(method, Bits.parse(bits), int(order) if order else None, values)
         for (method, bits, order), values in rows.items()
+    )
+
+
+def is_the_papers(
+    spec: ModelSpec, protocol: Mapping[str, Any], extractor: Mapping[str, Any]
+) -> bool:
+    """Whether results are the paper's experiment, so that its numbers can be set beside them."""
+    return (
+        spec.source == "checkpoint"
+        and extractor["name"] == "inception"
+        and bool(protocol["images"] == PAPER_IMAGES)
     )
 
 

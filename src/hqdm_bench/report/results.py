@@ -1,7 +1,7 @@
 """Results of a suite as read from disk; what tables, claims and notebooks work on."""
 
 import csv
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +13,8 @@ from hqdm_bench.catalogue import Bits, Cell, Suite
 from hqdm_bench.catalogue.layout import Layout
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import read_json, require_file
-from hqdm_bench.report.quantities import METRICS, quantity
+from hqdm_bench.report.arrays import read_arrays
+from hqdm_bench.report.quantities import EXTRAS, METRICS, quantity
 
 __all__ = [
     "CellResult",
@@ -56,12 +57,15 @@ class CellResult:
         metrics: None where no images are drawn, or where it was not asked for.
         training: None for full precision.
         history: None for full precision, and where it was not asked for.
+        replicates: (B,) bootstrap replicates by key, fractions as in the metrics; None where the
+            protocol asks for none and where metrics were not asked for.
     """
 
     cell: Cell
     metrics: dict[str, Any] | None
     training: dict[str, Any] | None
     history: LossHistory | None
+    replicates: Mapping[str, npt.NDArray[np.float64]] | None = None
 
     def value(self, key: str) -> float | None:
         """A stored quantity (fractions, not percent), None where the cell cannot have it.
@@ -71,7 +75,7 @@ class CellResult:
         """
         quantity(key)
         source: dict[str, Any] | None
-        if key in METRICS:
+        if key in METRICS or key in EXTRAS:
             source = self.metrics and self.metrics["values"]
         elif key == "noise_error":
             source = self.training
@@ -185,11 +189,29 @@ def read_cell(
         BenchError: as `ResultSet.load`.
     """
     metrics = read_own(layout, layout.metrics(cell), cell) if with_metrics else None
+    replicates = _read_replicates(layout, cell, metrics or {})
     if cell.bits.full_precision:
-        return CellResult(cell, metrics, None, None)
+        return CellResult(cell, metrics, None, None, replicates)
     training = read_own(layout, layout.training(cell), cell)
     history = read_history(need(layout.root, layout.history(cell))) if with_history else None
-    return CellResult(cell, metrics, training, history)
+    return CellResult(cell, metrics, training, history, replicates)
+
+
+def _read_replicates(
+    layout: Layout, cell: Cell, metrics: dict[str, Any]
+) -> dict[str, npt.NDArray[np.float64]] | None:
+    """Replicates behind a cell's metrics, None for metrics without."""
+    count = metrics.get("protocol", {}).get("bootstrap", 0)
+    if not count:
+        return None
+    path = need(layout.root, layout.replicates(cell))
+    arrays, _ = read_arrays(path)
+    if any(array.shape != (count,) for array in arrays.values()):
+        raise BenchError(
+            f"{path} does not hold {count} replicates of each metric, as {layout.metrics(cell)} "
+            "says; delete both and run again"
+        )
+    return arrays
 
 
 def common_protocol(results: Sequence[CellResult]) -> tuple[dict[str, Any], dict[str, str]]:

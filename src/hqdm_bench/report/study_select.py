@@ -1,7 +1,7 @@
 """Which cells a suite's comparisons set side by side, and reading them."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +26,6 @@ class Selection:
     def cells(self) -> tuple[Cell, ...]:
         """Every cell in it."""
         return tuple(itertools.chain(self.baseline, *self.methods))
-
-    def files(self, layout: Layout, keys: Sequence[str]) -> Iterator[Path]:
-        """What these quantities of its cells are read from."""
-        for cell in self.cells:
-            yield layout.training(cell)
-            if self.entry.images and set(keys) - set(STUDENT_KEYS):
-                yield layout.metrics(cell)
 
 
 def selections(

@@ -7,7 +7,15 @@ from pathlib import Path
 from hqdm_bench.catalogue import Bits, Catalogue, Layout, ModelSpec, Suite
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.report.acceptance import read_acceptance
-from hqdm_bench.report.estimates import PairedDifference, compare, estimate, verdict
+from hqdm_bench.report.best import leaders
+from hqdm_bench.report.estimates import (
+    PairedDifference,
+    Sample,
+    compare,
+    estimate,
+    itself,
+    verdict,
+)
 from hqdm_bench.report.footprint import (
     OFFICIAL,
     assign_marks,
@@ -16,11 +24,19 @@ from hqdm_bench.report.footprint import (
     policy_of,
     same_layers,
 )
-from hqdm_bench.report.paper import PAPER_IMAGES, PAPER_TITLES, PaperRow, paper_rows
-from hqdm_bench.report.quantities import DIAGNOSTICS, quantity
+from hqdm_bench.report.paper import PAPER_TITLES, PaperRow, is_the_papers, paper_rows
+from hqdm_bench.report.quantities import DIAGNOSTICS, EXTRAS, quantity
 from hqdm_bench.report.results import CellResult, ResultSet, common_protocol
+from hqdm_bench.report.samples import sample
 from hqdm_bench.report.table_model import Row, Table
-from hqdm_bench.report.table_notes import COMPARISON_NOTES, coverage_line, notes, protocol_line
+from hqdm_bench.report.table_notes import (
+    best_notes,
+    comparison_notes,
+    coverage_line,
+    interval_notes,
+    notes,
+    protocol_line,
+)
 from hqdm_bench.report.table_specs import ORDER_METHODS, TABLES, order_variants, table_models
 
 __all__ = ["build_tables"]
@@ -65,13 +81,12 @@ def _build(
 ) -> Table:
     own = _own_results(number, spec, results)
     protocol, extractor = common_protocol(own)
-    comparable = (
-        spec.source == "checkpoint"
-        and extractor["name"] == "inception"
-        and protocol["images"] == PAPER_IMAGES
-    )
+    comparable = is_the_papers(spec, protocol, extractor)
     table, layers = TABLES[number], _other_layers(own)
-    keys = (*table.metrics, *DIAGNOSTICS)
+    extras = _extras(own)
+    keys = (*table.metrics, *DIAGNOSTICS, *extras)
+    rows = _rows(number, spec, paper, own, catalogue, layers, keys)
+    comparisons = _comparisons(own, table.pairs, keys, catalogue)
     caption = (
         f"Table {number} of the paper on suite {results.suite.name}: {table.subject} (paper) and "
         f"{spec.title} (ours)."
@@ -87,14 +102,21 @@ def _build(
         caption=caption,
         metrics=table.metrics,
         diagnostics=tuple(DIAGNOSTICS),
-        rows=_rows(number, spec, paper, own, catalogue, layers),
-        comparisons=_comparisons(own, table.pairs, keys, catalogue),
+        extras=extras,
+        rows=rows,
+        comparisons=comparisons,
         protocol=protocol_line(protocol, extractor),
         coverage=coverage_line([result for result in own if _key(result) not in layers]),
         notes=_layer_notes(layers)
         + accepted
-        + notes(spec, protocol, extractor["name"], comparable),
-        comparison_notes=COMPARISON_NOTES,
+        + notes(
+            spec,
+            protocol,
+            extractor["name"],
+            comparable,
+            interval_notes(value for row in rows for value in row.ours.values()) + best_notes(rows),
+        ),
+        comparison_notes=comparison_notes(entry.difference for entry in comparisons),
     )
 
 
@@ -124,6 +146,7 @@ def _rows(
     own: Sequence[CellResult],
     catalogue: Catalogue,
     layers: Mapping[tuple[str, Bits], str],
+    keys: Sequence[str],
 ) -> tuple[Row, ...]:
     """The paper's rows in its order, bit-width by bit-width, ours-only rows behind them."""
     places: dict[tuple[Bits, str, int | None], PaperRow | None] = {
@@ -133,14 +156,17 @@ def _rows(
         places.setdefault((result.cell.bits, result.cell.method, _order(number, result)), None)
     widths = list(dict.fromkeys(row.bits for row in paper))
     widths += sorted({bits for bits, _, _ in places} - set(widths), reverse=True)
-    keys = (*TABLES[number].metrics, *DIAGNOSTICS)
+    samples = {
+        (bits, method): {key: _sample(own, method, bits, key) for key in keys}
+        for bits, method, _ in places
+    }
+    best = leaders(samples)
     rows, marks = [], assign_marks(layers.values())
     for (bits, method, order), row in sorted(
         places.items(), key=lambda place: (widths.index(place[0][0]), place[0][2] or 0)
     ):
         students = [r for r in own if _key(r) == (method, bits)]
         text = layers.get((method, bits), "")
-        values = {key: _by_seed(own, method, bits, key) for key in keys}
         rows.append(
             Row(
                 method=method,
@@ -150,11 +176,16 @@ def _rows(
                 bits=bits,
                 order=order,
                 paper=row.values if row else {},
-                ours={key: estimate([*found.values()]) for key, found in values.items() if found},
+                ours={
+                    key: found
+                    for key, values in samples[bits, method].items()
+                    if (found := estimate(itself, values)) is not None
+                },
                 seeds=tuple(result.cell.seed for result in students),
                 footprint=footprint(students),
                 layers=text,
                 mark=marks.get(text, ""),
+                best=best.get((bits, method), frozenset()),
             )
         )
     return tuple(rows)
@@ -214,7 +245,7 @@ def _comparisons(
     for bits, (left, right), key in itertools.product(
         dict.fromkeys(result.cell.bits for result in own), pairs, keys
     ):
-        difference = compare(_by_seed(own, left, bits, key), _by_seed(own, right, bits, key))
+        difference = compare(_sample(own, left, bits, key), _sample(own, right, bits, key))
         if difference is not None:
             titles = catalogue.method(left).title, catalogue.method(right).title
             word = verdict(difference, quantity(key).higher_is_better, *titles)
@@ -222,12 +253,12 @@ def _comparisons(
     return tuple(found)
 
 
-def _by_seed(own: Sequence[CellResult], method: str, bits: Bits, key: str) -> dict[int, float]:
+def _extras(own: Sequence[CellResult]) -> tuple[str, ...]:
+    """Metrics beyond the paper's that every cell was scored in."""
+    scored = [result.metrics["values"] for result in own if result.metrics is not None]
+    return tuple(key for key in EXTRAS if all(values.get(key) is not None for values in scored))
+
+
+def _sample(own: Sequence[CellResult], method: str, bits: Bits, key: str) -> Sample:
     """A quantity per training seed, in the shown unit."""
-    scale = quantity(key).scale
-    return {
-        result.cell.seed: scale * value
-        for result in own
-        if (result.cell.method, result.cell.bits) == (method, bits)
-        and (value := result.value(key)) is not None
-    }
+    return sample((result for result in own if _key(result) == (method, bits)), key)

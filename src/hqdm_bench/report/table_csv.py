@@ -30,7 +30,11 @@ CSV_COLUMNS = (
     "paper_note",
     "n",
     "ours",  # paired: the mean difference
-    "half_width",  # of the 95 % interval
+    "half_width",  # of a 95 % interval over seeds
+    "low",  # end of the 95 % interval
+    "high",
+    "source",  # what the interval is over: seeds, or images of one seed
+    "best",  # values: yes where it is ahead of every other row of ours at its bits
     "ours_minus_paper",
     "verdict",
     *FOOTPRINT_COLUMNS,
@@ -58,7 +62,7 @@ def csv_text(tables: Sequence[Table]) -> str:
 
 def _values(table: Table) -> Iterator[dict[str, object]]:
     for row in table.rows:
-        for key in (*table.metrics, *table.diagnostics):
+        for key in (*table.metrics, *table.diagnostics, *table.extras):
             printed, ours = row.paper.get(key), row.ours.get(key)
             if printed is None and ours is None:
                 continue
@@ -75,6 +79,7 @@ def _values(table: Table) -> Iterator[dict[str, object]]:
                 line["paper_note"] = printed.note
             if ours is not None:
                 line |= _estimate(ours) | footprint_cells(row.footprint) | {"layers": row.layers}
+                line["best"] = "yes" if key in row.best else ""
             if table.comparable:
                 gap = difference(ours, printed)
                 line["ours_minus_paper"] = "" if gap is None else gap
@@ -101,5 +106,6 @@ def footprint_cells(found: Footprint | None, prefix: str = "") -> dict[str, obje
 
 
 def _estimate(value: Estimate) -> dict[str, object]:
-    width = "" if value.half_width is None else value.half_width
-    return {"n": value.n, "ours": value.mean, "half_width": width}
+    ends = {"half_width": value.half_width, "low": value.low, "high": value.high}
+    found = {key: "" if end is None else end for key, end in ends.items()}
+    return {"n": value.n, "ours": value.mean, **found, "source": value.source or ""}

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 from hqdm_bench.report.table_model import Table
-from hqdm_bench.report.table_text import TextTable, comparison_text, table_text
+from hqdm_bench.report.table_text import Strong, TextTable, comparison_text, table_text
 
 __all__ = ["PACKAGES", "escape", "float_table", "latex"]
 
@@ -59,7 +59,7 @@ def float_table(text: TextTable, label: str, notes: Sequence[str]) -> str:
     """A ``table`` float with notes below the rows."""
     alignment = "".join("r" if column.numeric else "l" for column in text.columns)
     body = "\\midrule\n".join(
-        "".join(f"{' & '.join(map(escape, row))} \\\\\n" for row in block) for block in text.blocks
+        "".join(f"{' & '.join(map(_cell, row))} \\\\\n" for row in block) for block in text.blocks
     )
     return "\n".join(
         [
@@ -82,6 +82,10 @@ def float_table(text: TextTable, label: str, notes: Sequence[str]) -> str:
             "",
         ]
     )
+
+
+def _cell(text: str) -> str:
+    return f"\\textbf{{{escape(text)}}}" if isinstance(text, Strong) else escape(text)
 
 
 def _heads(text: TextTable) -> str:

@@ -1,7 +1,7 @@
 """Tables as markdown."""
 
 from hqdm_bench.report.table_model import Table
-from hqdm_bench.report.table_text import TextTable, comparison_text, table_text
+from hqdm_bench.report.table_text import Strong, TextTable, comparison_text, table_text
 
 __all__ = ["grid", "markdown"]
 
@@ -34,4 +34,5 @@ def _line(cells: list[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("|", "\\|")
+    escaped = text.replace("|", "\\|")
+    return f"**{escaped}**" if isinstance(text, Strong) else escaped

@@ -24,6 +24,8 @@ class Row:
         footprint: of our student; None if not run here, and for full precision.
         layers: in words, which layers are low-bit where that is not the table's rule, or empty.
         mark: footnote mark of ``layers``, or empty.
+        best: quantities in which it is ahead of every other row of ours at its bits, by an interval
+            that says so.
     """
 
     method: str
@@ -36,6 +38,7 @@ class Row:
     footprint: Footprint | None = None
     layers: str = ""
     mark: str = ""
+    best: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Table:
         comparable: whether ours is the paper's experiment, so that differences mean something.
         metrics: metrics of the paper's table, in its order.
         diagnostics: quantities only ours has.
+        extras: quantities only our csv has.
         protocol: one line on how images were drawn and scored.
         coverage: one line on the share of arithmetic at which bits.
         notes: what the table can and cannot show.
@@ -66,6 +70,7 @@ class Table:
     coverage: str
     notes: tuple[str, ...]
     comparison_notes: tuple[str, ...]
+    extras: tuple[str, ...] = ()
 
 
 def difference(ours: Estimate | None, printed: PaperValue | None) -> float | None:

@@ -1,20 +1,25 @@
 """The words around a table: protocol, coverage, and what its numbers can and cannot show."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hqdm_bench.catalogue import ModelSpec
+from hqdm_bench.report.estimates import IMAGES, SEEDS, Estimate
 from hqdm_bench.report.footprint import shares_text
 from hqdm_bench.report.paper import PAPER_IMAGES
 from hqdm_bench.report.quantities import MINI_EXTRACTOR
 from hqdm_bench.report.results import CellResult
+from hqdm_bench.report.table_model import Row
 
 __all__ = [
-    "COMPARISON_NOTES",
     "GUIDANCE_NOTE",
     "LIKE_NOTE",
     "MULTIPLE_NOTE",
+    "best_notes",
+    "comparison_notes",
     "coverage_line",
+    "interval_notes",
     "notes",
     "protocol_line",
     "thousands",
@@ -34,11 +39,28 @@ MULTIPLE_NOTE = (
     "No correction is made for the number of comparisons: about one in twenty true ties is called "
     "for one side or the other."
 )
-COMPARISON_NOTES = (
+PAIRED_NOTE = (
     "Each difference is taken seed by seed, so what the seeds share cancels. A method is ahead "
-    "where the 95 % Student t interval of the mean difference excludes zero, in the direction of "
-    "the arrow; otherwise, and with a single seed, the comparison is inconclusive.",
-    MULTIPLE_NOTE,
+    "where the 95 % interval of the difference excludes zero, in the direction of the arrow; "
+    "otherwise, and where there is no interval, the comparison is inconclusive."
+)
+SEEDS_NOTE = (
+    "± is the half-width of the 95 % Student t interval of the mean over n training seeds. All "
+    "methods and seeds are sampled from the same noise and labels, so it holds the variation of "
+    "training, not that of drawing other images."
+)
+IMAGES_NOTE = (
+    "Brackets are the 95 % basic bootstrap interval over the images of one training seed, at their "
+    "number: it holds what drawing other images would change, not what training again would."
+)
+PAIRED_IMAGES_NOTE = (
+    "Brackets are over the images of one training seed of both methods, resampled alike: a method "
+    "ahead there is ahead with these two students, and another seed may turn it."
+)
+NO_INTERVAL_NOTE = "A number without either comes from one training seed and has no interval."
+BEST_NOTE = (
+    "Bold: ahead of every other row of ours at the same bits, each paired 95 % interval excluding "
+    "zero. Where none is bold, no row is told from all others."
 )
 
 
@@ -73,9 +95,13 @@ def coverage_line(results: Sequence[CellResult]) -> str:
 
 
 def notes(
-    spec: ModelSpec, protocol: Mapping[str, Any], extractor: str, comparable: bool
+    spec: ModelSpec,
+    protocol: Mapping[str, Any],
+    extractor: str,
+    comparable: bool,
+    reading: Sequence[str],
 ) -> tuple[str, ...]:
-    """Footnotes in the order of importance."""
+    """Footnotes in the order of importance; ``reading`` says how to read intervals and bold."""
     lines = []
     if not comparable:
         lines.append(
@@ -85,11 +111,7 @@ def notes(
         )
     if extractor == MINI_EXTRACTOR:
         lines.append(LIKE_NOTE)
-    lines.append(
-        "± is the half-width of the 95 % Student t interval of the mean over n training seeds; "
-        "n = 1 has none. All methods and seeds are sampled from the same noise and labels, so the "
-        "interval holds the variation of training, not that of drawing other images."
-    )
+    lines += reading
     if protocol["images"] < SMALL_SAMPLE:
         lines.append(
             f"Fréchet distances of {thousands(protocol['images'])} images are biased upwards, "
@@ -106,6 +128,26 @@ def notes(
         "—: a dash in the paper. Blank: the paper has no such row, or it was not run here."
     )
     return tuple(lines)
+
+
+def interval_notes(values: Iterable[Estimate]) -> tuple[str, ...]:
+    """What the intervals of a table's numbers are over."""
+    sources = {value.source for value in values}
+    found = {SEEDS: SEEDS_NOTE, IMAGES: IMAGES_NOTE, None: NO_INTERVAL_NOTE}
+    return tuple(text for source, text in found.items() if source in sources)
+
+
+def comparison_notes(differences: Iterable[Estimate]) -> tuple[str, ...]:
+    """The same for paired differences, and how they are judged."""
+    sources = {difference.source for difference in differences}
+    over_images = (PAIRED_IMAGES_NOTE,) if IMAGES in sources else ()
+    return PAIRED_NOTE, *over_images, MULTIPLE_NOTE
+
+
+def best_notes(rows: Iterable[Row]) -> tuple[str, ...]:
+    """What bold says, where several rows of ours could be."""
+    counts = Counter(row.bits for row in rows if row.ours)
+    return (BEST_NOTE,) if any(count > 1 for count in counts.values()) else ()
 
 
 def thousands(number: int) -> str:

@@ -12,9 +12,11 @@ from hqdm_bench.report.table_model import Row, Table, difference
 __all__ = [
     "MINUS",
     "Column",
+    "Strong",
     "TextTable",
     "bits_text",
     "comparison_text",
+    "interval_text",
     "number",
     "signed",
     "table_text",
@@ -23,6 +25,12 @@ __all__ = [
 DASH = "—"
 BLANK = ""
 MINUS = "\N{MINUS SIGN}"
+
+
+class Strong(str):
+    """A cell to be set in bold."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,8 @@ def comparison_text(table: Table) -> TextTable | None:
         return None
     blocks: dict[tuple[Bits, str, str], list[tuple[str, ...]]] = {}
     for entry in table.comparisons:
+        if entry.key in table.extras:
+            continue
         block = blocks.setdefault((entry.bits, entry.left, entry.right), [])
         block.append(_comparison_cells(table, entry, first=not block))
     return TextTable(
@@ -90,10 +100,10 @@ def comparison_text(table: Table) -> TextTable | None:
         "differences over the same training seeds, noise and labels.",
         (
             Column.plain("W/A"),
-            Column.plain("Difference", numeric=False),
+            Column.plain("Pair", numeric=False),
             Column.plain("n"),
             Column.plain("Quantity", numeric=False),
-            Column.plain("Mean ± 95 % interval"),
+            Column.plain("Difference and 95 % interval"),
             Column.plain("Verdict", numeric=False),
         ),
         tuple(map(tuple, blocks.values())),
@@ -127,22 +137,18 @@ def _cells(table: Table, row: Row, ordered: bool) -> tuple[str, ...]:
     for key in table.metrics:
         printed, ours = row.paper.get(key), row.ours.get(key)
         digits = METRICS[key].digits(table.extractor)
-        cells += [_paper(printed), _estimate(ours, digits)]
+        cells += [_paper(printed), _ours(row, key, digits)]
         if table.comparable:
             gap = difference(ours, printed)
             cells.append(BLANK if gap is None else signed(gap, digits))
-    cells += [
-        _estimate(row.ours.get(key), quantity(key).digits(table.extractor))
-        for key in table.diagnostics
-    ]
+    cells += [_ours(row, key, quantity(key).digits(table.extractor)) for key in table.diagnostics]
     return tuple(cells)
 
 
 def _comparison_cells(table: Table, entry: PairedDifference, first: bool) -> tuple[str, ...]:
     kind = quantity(entry.key)
-    value = signed(entry.difference.mean, kind.digits(table.extractor))
-    if entry.difference.half_width is not None:
-        value += f" ± {entry.difference.half_width:.{kind.digits(table.extractor)}f}"
+    digits = kind.digits(table.extractor)
+    value = signed(entry.difference.mean, digits) + interval_text(entry.difference, digits)
     pair = f"{entry.left_title} {MINUS} {entry.right_title}"
     lead = (bits_text(entry.bits), pair, str(entry.difference.n))
     return (
@@ -164,11 +170,21 @@ def _paper(value: PaperValue | None) -> str:
     return DASH if value.value is None else f"{value.value:.2f}"
 
 
-def _estimate(value: Estimate | None, digits: int) -> str:
+def _ours(row: Row, key: str, digits: int) -> str:
+    value = row.ours.get(key)
     if value is None:
         return BLANK
-    mean = number(value.mean, digits)
-    return mean if value.half_width is None else f"{mean} ± {value.half_width:.{digits}f}"
+    text = number(value.mean, digits) + interval_text(value, digits)
+    return Strong(text) if key in row.best else text
+
+
+def interval_text(value: Estimate, digits: int) -> str:
+    """A half-width over seeds; over images, where the ends lie unevenly, both of them."""
+    if value.half_width is not None:
+        return f" ± {value.half_width:.{digits}f}"
+    if value.low is None or value.high is None:
+        return ""
+    return f" [{number(value.low, digits)}, {number(value.high, digits)}]"
 
 
 def number(value: float, digits: int) -> str:

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hqdm_bench.catalogue import Protocol
@@ -10,11 +12,34 @@ from hqdm_bench.models import DDIM, LatentDiffusion
 from hqdm_bench.sample.labels import image_labels
 from hqdm_bench.sample.noise import ImageNoise
 
-__all__ = ["ddim_sample"]
+__all__ = ["Trace", "ddim_sample"]
+
+
+class Trace:
+    """Latents of the first images of a batch after each sampling step.
+
+    Args:
+        images: how many of the batch are recorded.
+    """
+
+    def __init__(self, images: int) -> None:
+        self._images = images
+        self._steps: list[Tensor] = []
+
+    def record(self, x: Tensor) -> None:
+        """Take the latents (B, C, h, w) after a step."""
+        if self._images:
+            self._steps.append(x[: self._images].to("cpu", torch.float32, copy=True))
+
+    def result(self) -> list[NDArray[np.float32]]:
+        """One (images, S, C, h, w) array, or none if nothing is recorded."""
+        return [torch.stack(self._steps, 1).numpy()] if self._steps else []
 
 
 @torch.no_grad()
-def ddim_sample(model: LatentDiffusion, protocol: Protocol, indices: Sequence[int]) -> Tensor:
+def ddim_sample(
+    model: LatentDiffusion, protocol: Protocol, indices: Sequence[int], trace: Trace | None = None
+) -> Tensor:
     """Denoise one batch with DDIM (Song et al. 2021, Eq. 12).
 
     Args:
@@ -22,6 +47,7 @@ def ddim_sample(model: LatentDiffusion, protocol: Protocol, indices: Sequence[in
         protocol: steps, eta, guidance, label policy and seed.
         indices: image numbers of the batch. Noise and label of an image do not depend on the
             others.
+        trace: is given the latents after each step, the noisiest first.
 
     Returns:
         (B, C, h, w) float32 latents x_0 on the model's device.
@@ -40,4 +66,6 @@ def ddim_sample(model: LatentDiffusion, protocol: Protocol, indices: Sequence[in
         prediction = model.predict(x, int(ddim.timesteps[index]), labels, protocol.guidance)
         fresh = noise.draw().to(device) if protocol.eta > 0 else None
         x = ddim.step(x, prediction, index, fresh)
+        if trace is not None:
+            trace.record(x)
     return x

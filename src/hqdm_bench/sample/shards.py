@@ -16,7 +16,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import atomic_path, require_file
 from hqdm_bench.common.progress import Progress
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.sample.ddim import ddim_sample
+from hqdm_bench.sample.ddim import Trace, ddim_sample
 from hqdm_bench.sample.labels import image_labels
 from hqdm_bench.sample.pixels import to_uint8
 
@@ -30,6 +30,16 @@ __all__ = [
     "write_shard",
 ]
 
+# Attributes of `Samples` and their keys in a file; the first two are those of ADM's sampler.
+KEYS = {
+    "images": "arr_0",
+    "labels": "arr_1",
+    "index": "index",
+    "latents": "latents",
+    "trace": "trace",
+}
+REQUIRED = [key for key in KEYS.values() if key != "trace"]
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -40,12 +50,15 @@ class Samples:
         labels: (n,) int64, -1 for unconditional models.
         index: (n,) int64 image numbers, consecutive.
         latents: (n, C, h, w) float32 latents before the first stage decoded them.
+        trace: (m, S, C, h, w) float32 latents of the first m images after each of the S sampling
+            steps, in the order of sampling; None where nothing was recorded.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     index: NDArray[np.int64]
     latents: NDArray[np.float32]
+    trace: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -89,10 +102,12 @@ def draw_shard(
         BenchError: no such shard, a label policy that does not fit the model, or a diverged model.
     """
     batches = shard_batches(protocol, shard)
-    images, latents = [], []
+    images, latents, traces = [], [], []
     start, done = time.monotonic(), 0
     for batch in batches:
-        z = ddim_sample(model, protocol, batch)
+        trace = Trace(len(range(batch.start, min(batch.stop, protocol.trace_images))))
+        z = ddim_sample(model, protocol, batch, trace)
+        traces += trace.result()
         images.append(to_uint8(model.decode(z), protocol.rounding).cpu().numpy())
         latents.append(z.float().cpu().numpy())
         done += len(batch)
@@ -100,7 +115,8 @@ def draw_shard(
             progress.update(done, images_per_second=done / (time.monotonic() - start))
     index = np.arange(batches[0].start, batches[-1].stop, dtype=np.int64)
     labels = image_labels(protocol, model.null_label).numpy()[index]
-    return Samples(np.concatenate(images), labels, index, np.concatenate(latents))
+    recorded = np.concatenate(traces) if traces else None
+    return Samples(np.concatenate(images), labels, index, np.concatenate(latents), recorded)
 
 
 def sample_shard(model: LatentDiffusion, protocol: Protocol, shard: int, path: Path) -> Samples:
@@ -117,19 +133,18 @@ def sample_shard(model: LatentDiffusion, protocol: Protocol, shard: int, path: P
 
 
 def write_shard(path: Path, samples: Samples) -> None:
-    """Write a shard atomically as ``.npz``: arr_0 (images), labels, index, latents.
+    """Write a shard atomically as ``.npz``: arr_0 (images), arr_1 (labels), index, latents, trace.
 
-    Uncompressed, under the key names of the ADM evaluator, and without a key ``mu``, so a shard can
-    be handed to that evaluator as it is.
+    Uncompressed, under the key names of ADM's sampler and evaluator, and without a key ``mu``, so a
+    shard can be handed to that evaluator as it is. There is no trace where none was recorded.
     """
+    arrays: dict[str, Any] = {
+        key: getattr(samples, name)
+        for name, key in KEYS.items()
+        if getattr(samples, name) is not None
+    }
     with atomic_path(path) as temporary:
-        np.savez(
-            temporary,
-            arr_0=samples.images,
-            labels=samples.labels,
-            index=samples.index,
-            latents=samples.latents,
-        )
+        np.savez(temporary, **arrays)
 
 
 def read_shard(path: Path) -> Samples:
@@ -142,11 +157,12 @@ def read_shard(path: Path) -> Samples:
     require_file(path)
     try:
         with np.load(path, allow_pickle=False) as file:
-            samples = Samples(file["arr_0"], file["labels"], file["index"], file["latents"])
+            held = set(file.files) | set(REQUIRED)  # one that lacks is asked for, and named
+            samples = Samples(**{name: file[key] for name, key in KEYS.items() if key in held})
     except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
         raise _damaged(path, str(error)) from error
     except KeyError as error:
-        raise _damaged(path, f"no array {error}") from None
+        raise _damaged(path, str(error.args[0])) from None
     _check(path, samples)
     return samples
 
@@ -168,8 +184,18 @@ def _check(path: Path, samples: Samples) -> None:
             raise _damaged(path, f"{name} is {array.dtype} of {array.ndim} dimensions")
         if len(array) != len(samples) or not len(array):
             raise _damaged(path, f"{len(array)} {name} for {len(samples)} images")
+    _check_trace(path, samples)
     if (np.diff(samples.index) != 1).any():
         raise _damaged(path, "image numbers are not consecutive")
+
+
+def _check_trace(path: Path, samples: Samples) -> None:
+    trace = samples.trace
+    if trace is None:
+        return
+    fits = trace.ndim == 5 and trace.shape[2:] == samples.latents.shape[1:]
+    if trace.dtype != np.float32 or not fits or len(trace) > len(samples):
+        raise _damaged(path, f"trace is {trace.dtype} of shape {trace.shape}")
 
 
 def iterate_shards(paths: Sequence[Path]) -> Iterator[Samples]:
