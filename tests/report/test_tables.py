@@ -185,7 +185,7 @@ def test_one_seed_has_the_interval_of_its_images(project: Project) -> None:
     assert row(rows, "HQ-DM", "8/3")["sFID-like ↓ ours"] == "6.000"  # not bootstrapped
     # Several seeds keep the interval over seeds.
     assert " ± " in row(rows, "HQ-DM", "4/4")["FID-like ↓ ours"]
-    assert "over the images of one training seed, not over seeds" in text
+    assert "over the images of one training seed, at their number" in text
     assert "A number without either comes from one training seed" in text
     lines = csv_text([table])
     line = csv_line(lines, section="values", method="hqdm", bits="w8a3", metric="fid")
