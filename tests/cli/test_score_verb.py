@@ -105,6 +105,23 @@ def test_sorted_labels_are_told(archives, capsys):
     assert "sorted by class" not in capsys.readouterr().out
 
 
+def test_images_of_two_sizes_are_told(archives, tmp_path, capsys):
+    other = tmp_path / "other.npz"
+    np.savez(other, random_pictures(range(50), 64, 64, 2).numpy())
+    assert main(["score", str(archives[0]), str(other), *MINI]) == 0
+    text = "warning: generated images are 32 x 32, those of the reference 64 x 64"
+    assert text in capsys.readouterr().out
+    assert main(["score", *map(str, archives), *MINI]) == 0
+    assert "those of the reference" not in capsys.readouterr().out
+
+
+def test_a_set_against_itself_is_at_zero_without_a_sign(archives, capsys):
+    assert main(["score", str(archives[0]), str(archives[0]), *MINI]) == 0
+    page = capsys.readouterr().out
+    assert "0.0000" in page
+    assert "-0.0000" not in page
+
+
 def scores_of(tmp_path, *arguments):
     out = tmp_path / "out.json"
     assert main(["score", *map(str, arguments), "--json", str(out)]) == 0
@@ -179,6 +196,8 @@ def test_inception_comes_from_a_file_that_is_checked(archives, tmp_path, capsys)
         (["{generated}", "{cut}"], "cut.npz is not a whole .npz"),
         (["{generated}", "{other}"], "holds neither images (arr_0) nor moments"),
         (["{other}", "{reference}"], "holds no images under arr_0; there is nothing to score"),
+        (["{single}", "{reference}"], "single.npz holds one image; a covariance needs"),
+        (["{generated}", "{single}"], "single.npz holds one image; a covariance needs"),
         (["{generated}", "{wide}"], "features of this extractor need floats of shape (64,)"),
         (["{generated}", "{reference}", "--k", "60"], "need at least 61 generated images"),
         (["{generated}", "{reference}", "--k", "0"], "--k is 0"),
@@ -189,10 +208,11 @@ def test_inception_comes_from_a_file_that_is_checked(archives, tmp_path, capsys)
 def test_one_message_for_what_cannot_be_scored(archives, tmp_path, capsys, arguments, message):
     generated, reference = archives
     names = {"generated": generated, "reference": reference}
-    for name in ("cut", "other", "wide"):
+    for name in ("cut", "other", "wide", "single"):
         names[name] = tmp_path / f"{name}.npz"
     names["cut"].write_bytes(reference.read_bytes()[:1000])
     np.savez(names["other"], images=np.zeros(3))
+    np.savez(names["single"], random_pictures(range(1), 32, 32, 1).numpy())
     np.savez(names["wide"], mu=np.zeros(2048), sigma=np.eye(2048))
     assert main(["score", *(text.format(**names) for text in arguments), *MINI]) == 2
     error = capsys.readouterr().err.splitlines()[-1]

@@ -71,3 +71,22 @@ def test_a_constant_added_to_the_logits_of_an_image_does_not_matter(logits):
 def test_refusals(n, split_size):
     with pytest.raises(BenchError, match="must be positive"):
         inception_score(torch.zeros(n, 3), split_size)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_refused(value):
+    logits = torch.zeros(6, 3)
+    logits[4, 1] = value
+    with pytest.raises(BenchError, match="not finite"):
+        inception_score(logits, 2)
+
+
+def test_a_class_of_no_probability_is_fine():
+    certain = torch.full((4, 2), float("-inf"))
+    certain[[0, 1, 2, 3], [0, 1, 0, 1]] = 0
+    assert inception_score(certain) == pytest.approx(2, rel=1e-12)
+
+
+def test_another_order_is_refused():
+    with pytest.raises(BenchError, match="'file' or 'shuffled', not 'sorted'"):
+        inception_score(torch.zeros(4, 2), 2, "sorted")

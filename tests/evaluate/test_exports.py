@@ -11,6 +11,7 @@ import torch
 
 import hqdm_bench.evaluate as evaluate
 from hqdm_bench.cli.main import build_parser
+from hqdm_bench.common.errors import BenchError
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -114,3 +115,33 @@ def test_the_commands_of_the_page_are_commands():
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     verbs = [build_parser().parse_args(shlex.split(line)[1:]).verb for line in lines]
     assert verbs == ["export", "score"]
+
+
+MATRIX = torch.ones(30, 4)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        torch.ones(30),
+        torch.ones(30, 4, 2),
+        torch.ones(30, 0),
+        torch.ones(30, 4, dtype=torch.complex64),
+        MATRIX.numpy(),
+    ],
+    ids=["vector", "maps", "no columns", "complex", "numpy"],
+)
+def test_what_is_no_matrix_is_refused(wrong):
+    """Some of these gave a number; maps of (n, d, 2) scored as if the 2 were classes."""
+    names = ("frechet_distance", "precision_recall", "kernel_distance", "fid_infinity")
+    for call in (getattr(evaluate, name) for name in names):
+        for pair in ((wrong, MATRIX), (MATRIX, wrong)):
+            with pytest.raises(BenchError, match="give"):
+                call(*pair)
+    with pytest.raises(BenchError, match="give"):
+        evaluate.inception_score(wrong)
+
+
+def test_dimensions_must_agree_when_extrapolating():
+    with pytest.raises(BenchError, match="same extractor"):
+        evaluate.fid_infinity(MATRIX, torch.ones(30, 5))

@@ -190,3 +190,10 @@ def test_k_must_leave_neighbours(k, n, m):
 def test_dimensions_must_agree():
     with pytest.raises(BenchError, match="same extractor"):
         precision_recall(normal(10, 2), normal(10, 3))
+
+
+@pytest.mark.parametrize("block", [0, -1])
+def test_a_block_has_rows(block):
+    """A negative one went through no pair and said that nothing is covered."""
+    with pytest.raises(BenchError, match="take at least 1"):
+        precision_recall(normal(10, 2), normal(10, 2), 3, block)

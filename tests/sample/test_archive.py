@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import zipfile
 
 import numpy as np
@@ -114,6 +115,17 @@ def damaged(path):
     path.write_bytes(data)
 
 
+def headed(path, shape, header=b""):
+    """Three images under a header that says something else."""
+    file = io.BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, about)
+    if header:
+        file = io.BytesIO(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("arr_0.npy", file.getvalue() + bytes(3 * 5 * 6 * 3))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -129,6 +141,11 @@ def damaged(path):
         (lambda path: np.savez(path, arr_0=np.zeros((3, 3, 5, 6), np.uint8)), r"\(3, 3, 5, 6\)"),
         (lambda path: np.savez(path, arr_0=np.array([None])), "arr_0 is object"),
         (damaged, "is not a whole .npz"),
+        (lambda path: headed(path, (-3, 5, 6, 3)), r"says it is of shape \(-3, 5, 6, 3\)"),
+        (lambda path: np.savez(path, arr_0=np.zeros((3, 0, 0, 3), np.uint8)), "no images are"),
+        (lambda path: headed(path, (2, 5, 6, 3)), "arr_0 holds more than its 2 images"),
+        (lambda path: headed(path, (9, 5, 6, 3)), "arr_0 ends after 3 images"),
+        (lambda path: headed(path, (2, 5, 6, 3), bytes(9000)), r"^.{0,400}$"),
         (
             lambda path: np.savez(path, arr_0=np.zeros((3, 5, 6, 3), np.uint8), arr_1=np.zeros(2)),
             r"arr_1 is float64 of shape \(2,\); labels are one integer for each of the 3",

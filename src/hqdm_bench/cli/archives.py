@@ -170,11 +170,11 @@ def _table(found: ArchiveScore, extractor: str) -> Iterator[str]:
             [
                 entry.head(extractor),
                 *(
-                    "" if number is None else f"{number * entry.scale:.{digits}f}"
+                    "" if number is None else f"{number * entry.scale:z.{digits}f}"
                     for number in (value, error)
                 ),
-                "" if ends is None else " to ".join(f"{e * entry.scale:.{digits}f}" for e in ends),
-                "" if bias is None else f"{bias * entry.scale:.{digits}f}",
+                "" if ends is None else " to ".join(f"{e * entry.scale:z.{digits}f}" for e in ends),
+                "" if bias is None else f"{bias * entry.scale:z.{digits}f}",
             ]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]

@@ -119,10 +119,13 @@ def score_archive(
         device: see `score_images`.
 
     Raises:
-        BenchError: a damaged file, no images to score, or nothing to score them against.
+        BenchError: a damaged file, no images to score or one, or nothing to score them against.
     """
     if not len(generated):
         raise BenchError(f"{generated.path} holds no images under arr_0; there is nothing to score")
+    for archive in (generated, reference):
+        if len(archive) == 1:
+            raise BenchError(f"{archive.path} holds one image; a covariance needs at least two")
     labels = generated.labels()
     side, stored = _reference_side(reference, extractor, batch, clean)
     name = generated.path.name
@@ -138,7 +141,7 @@ def score_archive(
         settings,
         score_images(features.features, side, settings, name, device),
         extrapolation,
-        list(_warnings(generated, labels, settings)),
+        list(_warnings(generated, reference, labels, settings)),
     )
 
 
@@ -190,9 +193,18 @@ def grouped_by_class(labels: NDArray[np.int64]) -> bool:
 
 
 def _warnings(
-    generated: ImageArchive, labels: NDArray[np.int64] | None, settings: ScoreSettings
+    generated: ImageArchive,
+    reference: ImageArchive,
+    labels: NDArray[np.int64] | None,
+    settings: ScoreSettings,
 ) -> Iterator[str]:
     count = len(generated)
+    if generated.shape and reference.shape and generated.shape[1:] != reference.shape[1:]:
+        (height, width, _), (other, wide, _) = generated.shape[1:], reference.shape[1:]
+        yield (
+            f"generated images are {height} x {width}, those of the reference {other} x {wide}: "
+            "distances also hold what the difference in size does to features"
+        )
     if count < USUAL_IMAGES:
         yield (
             f"{count} images: a Frechet distance of {count} images is another quantity than one of "

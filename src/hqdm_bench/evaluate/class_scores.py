@@ -1,5 +1,6 @@
 """Inception score from class scores."""
 
+import math
 from typing import Literal
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator
+from hqdm_bench.evaluate.feature_types import require_matrix
 
 __all__ = ["inception_score"]
 
@@ -28,8 +30,12 @@ def inception_score(
             ``inception-score`` (the same for every set of n images).
 
     Raises:
-        BenchError: no images, or a split size that is not positive.
+        BenchError: no (n, c) matrix, no images, a split size that is not positive, another order,
+            or scores that are not finite.
     """
+    require_matrix("class scores", logits)
+    if order not in ("file", "shuffled"):
+        raise BenchError(f"images are taken in order 'file' or 'shuffled', not '{order}'")
     if split_size <= 0 or not len(logits):
         raise BenchError(
             f"the Inception score of {len(logits)} images in splits of {split_size} is not "
@@ -38,7 +44,10 @@ def inception_score(
     if order == "shuffled":
         logits = logits[torch.randperm(len(logits), generator=generator("inception-score"))]
     scores = [_split_score(part.double()) for part in logits.split(split_size)]
-    return float(torch.stack(scores).mean())
+    score = float(torch.stack(scores).mean())
+    if not math.isfinite(score):
+        raise BenchError("class scores hold values that are not finite; extract them again")
+    return score
 
 
 def _split_score(logits: Tensor) -> Tensor:

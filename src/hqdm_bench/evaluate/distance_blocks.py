@@ -142,7 +142,12 @@ def pair_blocks(
         right: second set; None pairs the first with itself, and a block off the diagonal then
             stands for its transpose as well.
         block: rows and columns of a block.
+
+    Raises:
+        BenchError: the block has no rows.
     """
+    if block < 1:
+        raise BenchError(f"a block of {block} rows holds no distances; take at least 1")
     other = left if right is None else right
     for start in range(0, len(left), block):
         rows = slice(start, min(start + block, len(left)))

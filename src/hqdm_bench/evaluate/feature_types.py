@@ -4,7 +4,30 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-__all__ = ["Extractor", "Features"]
+from hqdm_bench.common.errors import BenchError
+
+__all__ = ["Extractor", "Features", "require_matrix"]
+
+
+def require_matrix(name: str, values: Tensor) -> None:
+    """Check that something is a matrix of numbers, one row an image.
+
+    Args:
+        name: what it is, for the message.
+        values: what was given.
+
+    Raises:
+        BenchError: no tensor, complex, or not of shape (n, d) with d >= 1.
+    """
+    if not isinstance(values, Tensor):
+        raise BenchError(
+            f"{name} are a {type(values).__name__}; give a torch tensor (torch.from_numpy(...))"
+        )
+    if values.dim() != 2 or not values.shape[1] or values.is_complex():
+        raise BenchError(
+            f"{name} are {values.dtype} of shape {tuple(values.shape)}; give real numbers of shape "
+            "(n, d), one row an image"
+        )
 
 
 class Features(NamedTuple):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.evaluate.feature_types import require_matrix
 from hqdm_bench.evaluate.moments import Gaussian, Moments, streaming_moments
 
 __all__ = ["FrechetTarget", "frechet_distance", "gaussian_of"]
@@ -28,22 +29,24 @@ def frechet_distance(
         reference: the same of real images.
 
     Raises:
-        BenchError: different dimensions, fewer than two points, or moments that are not finite.
+        BenchError: no (n, d) matrices, different dimensions, fewer than two points, or moments that
+            are not finite.
     """
-    one, other = gaussian_of(generated), gaussian_of(reference)
-    if one.mean.shape != other.mean.shape:
-        raise BenchError(
-            f"features of {len(one.mean)} and {len(other.mean)} dimensions cannot be compared; "
-            "extract both with the same extractor"
-        )
-    return FrechetTarget(other).distance(one)
+    return FrechetTarget(gaussian_of(reference)).distance(gaussian_of(generated))
 
 
 def gaussian_of(features: Tensor | Gaussian | Moments) -> Gaussian:
-    """Mean and covariance, of (n, d) features if they are given."""
-    if isinstance(features, Tensor):
+    """Mean and covariance, of (n, d) features if they are given.
+
+    Raises:
+        BenchError: features that are no (n, d) matrix, or fewer than two points.
+    """
+    if isinstance(features, Gaussian):
+        return features
+    if not isinstance(features, Moments):
+        require_matrix("features", features)
         features = streaming_moments([features])
-    return features.gaussian if isinstance(features, Moments) else features
+    return features.gaussian
 
 
 class FrechetTarget:
@@ -80,8 +83,13 @@ class FrechetTarget:
         """Squared Frechet distance of another distribution.
 
         Raises:
-            BenchError: its moments are not finite.
+            BenchError: it has other dimensions, or its moments are not finite.
         """
+        if generated.mean.shape != self.mean.shape:
+            raise BenchError(
+                f"features of {len(generated.mean)} and {len(self.mean)} dimensions cannot be "
+                "compared; extract both with the same extractor"
+            )
         _require_finite(generated.covariance)
         product = torch.linalg.eigvalsh(self.root @ generated.covariance @ self.root)
         shift = (generated.mean - self.mean).square().sum()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator
+from hqdm_bench.evaluate.feature_types import require_matrix
 from hqdm_bench.evaluate.frechet import FrechetTarget, gaussian_of
 from hqdm_bench.evaluate.moments import Gaussian, Moments, streaming_moments
 
@@ -85,8 +86,10 @@ def fid_infinity(
         sizes: number of subsets.
 
     Raises:
-        BenchError: fewer than two subsets, or the smallest has fewer than two images.
+        BenchError: fewer than two subsets, the smallest has fewer than two images, no (n, d)
+            matrix, or the dimensions differ.
     """
+    require_matrix("features", features)
     if sizes < 2 or SMALLEST * len(features) < 2:
         raise BenchError(
             f"an extrapolation from {sizes} subsets of {len(features)} images is not defined; take "

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.evaluate.distance_blocks import BLOCK, Centred, PairBlock, centred, pair_blocks
+from hqdm_bench.evaluate.feature_types import require_matrix
 
 __all__ = ["BetweenSets", "WithinSet", "kernel_distance", "require_pairs"]
 
@@ -25,8 +26,8 @@ def kernel_distance(generated: Tensor, reference: Tensor, block: int = BLOCK) ->
         block: rows of a block of products.
 
     Raises:
-        BenchError: fewer than two images on a side, the dimensions differ, or a value is not
-            finite.
+        BenchError: no (n, d) matrices, fewer than two images on a side, the dimensions differ, a
+            value is not finite, or the block has no rows.
     """
     require_pairs(generated, reference)
     double = torch.float64
@@ -48,9 +49,10 @@ def require_pairs(generated: Tensor, reference: Tensor) -> None:
     """Check that both sets hold pairs.
 
     Raises:
-        BenchError: fewer than two images on a side.
+        BenchError: no (n, d) matrices, or fewer than two images on a side.
     """
     for name, points in (("generated", generated), ("reference", reference)):
+        require_matrix(f"{name} features", points)
         if len(points) < 2:
             raise BenchError(
                 f"the kernel distance needs two {name} images; there are {len(points)}"

@@ -22,6 +22,7 @@ from hqdm_bench.evaluate.distance_blocks import (
     direct_distances,
     pair_blocks,
 )
+from hqdm_bench.evaluate.feature_types import require_matrix
 from hqdm_bench.evaluate.nearest import place_in_group, squared_radii
 
 __all__ = [
@@ -59,8 +60,8 @@ def precision_recall(
         ball of a generated one; the border belongs to the ball.
 
     Raises:
-        BenchError: k is not in 1..n-1 for either set, the dimensions differ, or a value is not
-            finite.
+        BenchError: k is not in 1..n-1 for either set, no (n, d) matrices, the dimensions differ, a
+            value is not finite, or the block has no rows.
     """
     require_neighbours(generated, reference, k)
     of_reference, of_generated = (
@@ -79,8 +80,10 @@ def require_neighbours(generated: Tensor, reference: Tensor, k: int) -> None:
     """Check that every point has a k-th neighbour in its set.
 
     Raises:
-        BenchError: k is not in 1..n-1 for either set, or the dimensions differ.
+        BenchError: k is not in 1..n-1 for either set, no (n, d) matrices, or the dimensions differ.
     """
+    for name, points in (("generated", generated), ("reference", reference)):
+        require_matrix(f"{name} features", points)
     if generated.shape[1:] != reference.shape[1:]:
         raise BenchError(
             f"features of shapes {tuple(generated.shape)} and {tuple(reference.shape)} cannot be "

@@ -27,6 +27,7 @@ from hqdm_bench.sample.shards import iterate_shards
 __all__ = ["ImageArchive", "export_shards", "open_archive"]
 
 IMAGES, LABELS = "arr_0", "arr_1"
+LONGEST = 160  # characters of a reader's own complaint; numpy's holds the whole header
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ class ImageArchive:
                         self.path, f"{IMAGES} ends after {start + len(data) // row} images"
                     )
                 yield torch.frombuffer(bytearray(data), dtype=torch.uint8).view(rows, *shape[1:])
+            # Also has the checksum compared, which zipfile does at the end of the file only.
+            if count == shape[0] and file.read(1):
+                raise _damaged(self.path, f"{IMAGES} holds more than its {count} images")
 
     def array(self, key: str) -> NDArray[Any]:
         """One of its small arrays.
@@ -131,6 +135,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _damaged(path: Path, why: str) -> BenchError:
+    why = f"{why[:LONGEST]}..." if len(why) > LONGEST else why
     return BenchError(f"{path} is not a whole .npz ({why}); delete it and get or make it again")
 
 
@@ -147,6 +152,8 @@ def _image_shape(path: Path, file: IO[bytes]) -> tuple[int, int, int, int]:
             f"{path}: {IMAGES} is {dtype} of shape {shape}, {order}-major; expected uint8 "
             "(n, H, W, 3), row-major"
         )
+    if shape[0] < 0 or shape[1] < 1 or shape[2] < 1:
+        raise BenchError(f"{path}: {IMAGES} says it is of shape {shape}; no images are")
     count, height, width, channels = map(int, shape)
     return count, height, width, channels
 
