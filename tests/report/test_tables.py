@@ -247,6 +247,17 @@ def test_protocol_and_coverage_lines(project: Project) -> None:
     )
     assert "W4A4, W8A3: 75.0 % at these bits, 5.0 % at W8A8, 20.0 % in full precision." in text
     assert "biased upwards" in text
+    assert "First-order bias" not in text  # these results record none
+
+
+def test_the_bias_of_the_count_is_printed(project: Project) -> None:
+    for cell in project.suite.cells:
+        project.write_metrics(cell, bias={"fid": 0.4159, "sfid": 7.0312})
+    text = written(project, 1)["md"]
+    assert (
+        "read differences, not levels. First-order bias c/N at 8 images, what a perfect model "
+        "would score: 0.416 of FID-like, 7.031 of sFID-like.\n" in text
+    )
 
 
 def test_latex_is_well_formed(project: Project) -> None:

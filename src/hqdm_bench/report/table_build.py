@@ -115,6 +115,7 @@ def _build(
             extractor["name"],
             comparable,
             interval_notes(value for row in rows for value in row.ours.values()) + best_notes(rows),
+            next((r.metrics.get("bias") or {} for r in own if r.metrics is not None), {}),
         ),
         comparison_notes=comparison_notes(entry.difference for entry in comparisons),
     )

@@ -8,7 +8,7 @@ from hqdm_bench.catalogue import ModelSpec
 from hqdm_bench.report.estimates import IMAGES, SEEDS, Estimate
 from hqdm_bench.report.footprint import shares_text
 from hqdm_bench.report.paper import PAPER_IMAGES
-from hqdm_bench.report.quantities import MINI_EXTRACTOR
+from hqdm_bench.report.quantities import MINI_EXTRACTOR, quantity
 from hqdm_bench.report.results import CellResult
 from hqdm_bench.report.table_model import Row
 
@@ -100,8 +100,18 @@ def notes(
     extractor: str,
     comparable: bool,
     reading: Sequence[str],
+    bias: Mapping[str, float],
 ) -> tuple[str, ...]:
-    """Footnotes in the order of importance; ``reading`` says how to read intervals and bold."""
+    """Footnotes in the order of importance.
+
+    Args:
+        spec: the model.
+        protocol: how its images were drawn.
+        extractor: name of the extractor.
+        comparable: whether the paper's numbers are of the same experiment.
+        reading: how to read intervals and bold.
+        bias: first-order bias of the Frechet distances at this number of images, by metric.
+    """
     lines = []
     if not comparable:
         lines.append(
@@ -112,11 +122,7 @@ def notes(
     if extractor == MINI_EXTRACTOR:
         lines.append(LIKE_NOTE)
     lines += reading
-    if protocol["images"] < SMALL_SAMPLE:
-        lines.append(
-            f"Fréchet distances of {thousands(protocol['images'])} images are biased upwards, "
-            "nearly alike in all rows: read differences, not levels."
-        )
+    lines += _bias_note(protocol["images"], extractor, bias)
     if protocol["guidance"] > 1:
         lines.append(GUIDANCE_NOTE)
     lines.append(
@@ -128,6 +134,28 @@ def notes(
         "—: a dash in the paper. Blank: the paper has no such row, or it was not run here."
     )
     return tuple(lines)
+
+
+def _bias_note(images: int, extractor: str, bias: Mapping[str, float]) -> list[str]:
+    """How much of a Frechet distance is owed to the number of images."""
+    sizes = [
+        f"{bias[key] * kind.scale:.{kind.digits(extractor)}f} of {kind.head_lines(extractor)[0]}"
+        for key in ("fid", "sfid", "clean_fid")
+        if key in bias
+        for kind in (quantity(key),)
+    ]
+    found = []
+    if images < SMALL_SAMPLE:
+        found.append(
+            f"Fréchet distances of {thousands(images)} images are biased upwards, nearly alike in "
+            "all rows: read differences, not levels."
+        )
+    if sizes:
+        found.append(
+            f"First-order bias c/N at {thousands(images)} images, what a perfect model would "
+            f"score: {', '.join(sizes)}."
+        )
+    return [" ".join(found)] if found else []
 
 
 def interval_notes(values: Iterable[Estimate]) -> tuple[str, ...]:

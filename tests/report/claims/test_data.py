@@ -235,7 +235,8 @@ def recorded(full: float) -> dict[str, Any]:
     return {
         "by_bits": shares if full else {"w4a4": {"mac_share": 1.0}},
         "weight_bytes": 90,
-        "grid_bytes": 10,
+        "grid_bytes": 8,
+        "table_bytes": 2,
         "float_weight_bytes": 400,
     }
 

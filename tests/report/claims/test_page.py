@@ -66,7 +66,10 @@ def test_the_json(filled: World, root: Path) -> None:
     assert number["cells"] == [{"table": 1, "bits": ["w4a3"], "metrics": ["is"]}]
     low, high = number["interval"]
     assert low < number["effect"] < high
-    assert number["statement"].endswith("467.73%, respectively” (abstract)")
+    assert number["statement"].endswith("467.73%, respectively”: 467.73 (abstract)")
+    assert len({entry["statement"] for entry in claims.values() if entry["paper"]}) == sum(
+        bool(entry["paper"]) for entry in claims.values()
+    )  # sentences with several numbers say which one is meant
     assert number["evidence"] == [
         f"results/made-up/some-imagenet/{method}/w4a3/seed{seed}/quick/metrics.json"
         for method in ("hqdm", "efficientdm")
@@ -105,6 +108,17 @@ def test_the_papers_own_experiment_says_so(papers_world: World) -> None:
     text = page(papers_world.root, "made-up", tuple(papers_world.judged().values()), numbers=True)
     assert "(direction only)" not in text
     assert "so numbers themselves are graded" in text
+
+
+def test_the_rule_of_a_ratio_names_one_and_not_zero(filled: World, root: Path) -> None:
+    ratios = ("convergence", "convergence_trend", "error_growth")
+    for claim in read_claims(root):
+        text = rule_text(claim, filled.material, numbers=False)
+        if claim.kind in ratios:
+            assert "that side of one" in text
+            assert "zero" not in text
+        elif "interval" in text and claim.kind != "weight_outliers":
+            assert "above zero" in text
 
 
 def test_every_rule_is_in_words(filled: World, root: Path) -> None:

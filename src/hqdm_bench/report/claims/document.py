@@ -8,7 +8,7 @@ from hqdm_bench.report.claims.grading import Judged
 from hqdm_bench.report.claims.specs import Claim
 from hqdm_bench.report.claims.verdicts import VERDICTS, Part
 
-__all__ = ["document", "relative", "statement"]
+__all__ = ["document", "quoted", "relative", "statement"]
 
 
 def document(root: Path, suite: str, judged: tuple[Judged, ...]) -> dict[str, Any]:
@@ -58,7 +58,14 @@ def _entry(root: Path, one: Judged) -> dict[str, Any]:
 
 def statement(claim: Claim) -> str:
     """The quoted words with the place where they stand."""
-    return f"“{claim.quote}” ({claim.place})"
+    return f"{quoted(claim)} ({claim.place})"
+
+
+def quoted(claim: Claim) -> str:
+    """The quoted words, and the number meant where they hold several."""
+    bare = f"“{claim.quote}”"
+    several = sum(word[0].isdigit() for word in claim.quote.split()) > 1
+    return f"{bare}: {claim.stated.text}" if claim.stated and several else bare
 
 
 def relative(root: Path, path: Path) -> str:

@@ -187,6 +187,7 @@ def _memory(claim: Claim, material: Material) -> Grade:
         if not found or "float_weight_bytes" not in found:
             return None
         packed = found["weight_bytes"] + found["grid_bytes"]
+        packed += found.get("table_bytes", 0)  # older records have none
         return float(packed / found["float_weight_bytes"])
 
     return _recorded(claim, material, ratio, "times the bytes of float32", lambda value: value < 1)

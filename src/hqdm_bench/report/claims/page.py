@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hqdm_bench.report.claims.document import relative
+from hqdm_bench.report.claims.document import quoted, relative
 from hqdm_bench.report.claims.grading import Judged
-from hqdm_bench.report.claims.specs import Claim
 from hqdm_bench.report.claims.verdicts import (
     INCONCLUSIVE,
     NOT_IMPLIED,
@@ -82,7 +81,7 @@ def _table(chosen: Sequence[Judged], verdict: str) -> TextTable:
     rows = []
     for one in chosen:
         claim = one.claim
-        cells = [f"[{claim.id}](#{claim.id})", _quote(claim), claim.place]
+        cells = [f"[{claim.id}](#{claim.id})", quoted(claim), claim.place]
         if verdict == NOT_IMPLIED:
             cells.append(_tables(one))
         cells.append(_here(one) if verdict != NOT_IMPLIED else f"{one.grade.verdict}: {_here(one)}")
@@ -98,17 +97,6 @@ def _tables(one: Judged) -> str:
     if len(found) > len(shown):
         shown.append(f"nor of {len(found) - len(shown)} more")
     return "; ".join((one.finding.text.removesuffix("."), *shown)) + "."
-
-
-def _quote(claim: Claim) -> str:
-    number = claim.stated.text if claim.stated else ""
-    bare = f"“{claim.quote}”"
-    return bare if not number or not _many(claim) else (f"{bare}: {number}")
-
-
-def _many(claim: Claim) -> bool:
-    """Whether the quoted words hold several numbers, so that the claim's has to be named."""
-    return sum(word[0].isdigit() for word in claim.quote.split()) > 1
 
 
 def _here(one: Judged) -> str:
@@ -138,7 +126,7 @@ def _details(root: Path, one: Judged) -> Iterator[str]:
     claim, finding, grade = one.claim, one.finding, one.grade
     yield f"### {claim.id}"
     yield ""
-    yield f"> {_quote(claim)} ({claim.places})"
+    yield f"> {quoted(claim)} ({claim.places})"
     yield ""
     yield f"- **Verdict: {one.verdict}.**"
     if one.verdict == NOT_IMPLIED:

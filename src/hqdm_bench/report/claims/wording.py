@@ -15,6 +15,15 @@ OF_ONE = (
     "Reproduced if the 95 % interval lies above zero, not reproduced if it lies below, otherwise "
     "inconclusive."
 )
+# Ratios, for which no effect is one; which side is the sentence's stands in front.
+RATIOS = (
+    "Reproduced if all these intervals lie on that side of one; not reproduced if one lies on the "
+    "other side at 95 % divided among the comparisons (Bonferroni); otherwise inconclusive."
+)
+RATIO = (
+    "Reproduced if the 95 % interval lies on that side of one, not reproduced if it lies on the "
+    "other, otherwise inconclusive."
+)
 EPOCHS = f"Inconclusive below {FEWEST_EPOCHS} epochs. "
 COUNTED = (
     "Reproduced if it holds for all {noun}, not reproduced if for no more than half of them, "
@@ -31,20 +40,20 @@ RULES = {
     "improves_along": "The improvement from each weight width to the next. " + OF_ALL,
     "optimum": "The improvement of k = {order} over every other order, metric by metric. " + OF_ALL,
     "convergence:level": "Mean distillation loss at step 0 over all epochs (the area under figure "
-    "4's curve), {methods} over {against}, seed by seed; below one is faster. " + EPOCHS + OF_ALL,
+    "4's curve), {methods} over {against}, seed by seed; below one is faster. " + EPOCHS + RATIOS,
     "convergence:roughness": "Standard deviation of the epoch-to-epoch changes of the logarithm of "
     "the loss at step 0, {methods} over {against}, seed by seed; below one is steadier. "
     + EPOCHS
-    + OF_ALL,
+    + RATIOS,
     "convergence_trend:level": "The factor of the mean losses at step 0, {methods} over {against}, "
     "at the lower activation bits over that at the higher ones; below one is a growing lead. "
     + EPOCHS
-    + OF_ONE,
+    + RATIO,
     "convergence_trend:roughness": "The factor of the loss's epoch-to-epoch jumps, {methods} over "
     "{against}, at the lower activation bits over that at the higher ones; below one is a growing "
-    "lead. " + EPOCHS + OF_ONE,
+    "lead. " + EPOCHS + RATIO,
     "error_growth": "Mean squared latent error against full precision from the same noise, after "
-    "the last sampled step over after the first; above one is accumulation. " + OF_ALL,
+    "the last sampled step over after the first; above one is accumulation. " + RATIOS,
     "outliers_reduced:maximum": "The largest channel maximum of the layer's input, after the "
     "rotation over before it, below one. " + COUNTED.format(noun="panels (layer and step)"),
     "outliers_reduced:peak": "Largest over median channel maximum of the layer's input, after the "
@@ -59,8 +68,8 @@ RULES = {
     + COUNTED.format(noun="layers"),
     "full_coverage": "No multiply-accumulate of the student's network is left in full precision "
     "under the released code's choice of layers. " + COUNTED.format(noun="models"),
-    "memory": "Packed bytes of the student over those of float32, below one. "
-    + COUNTED.format(noun="models"),
+    "memory": "Packed bytes of the student (codes, grids, tables) over those of float32, below "
+    "one. " + COUNTED.format(noun="models"),
     "not_measured": "Not decided; it needs {needs}.",
 }
 DIRECTION = "The sign of the improvement of {methods} over {against}. " + OF_ONE

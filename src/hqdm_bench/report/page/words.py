@@ -75,7 +75,10 @@ def _embedded(suite: Suite, images: set[int], toy: bool) -> tuple[tuple[str, ...
     can[0] += ", on the same noise and labels" if images else ""
     if len(seeds) > 1:
         can.append("whether that depends on the training seed, where a cell has several")
-    can.append("the direction of a claim of the paper, with an interval")
+    can.append(
+        "the direction of a claim of the paper, with an interval; “reproduced” says nothing of its "
+        "size"
+    )
     cannot = [
         "a number of the paper: models, data, image counts and feature extractor are others, so "
         "the paper's values stand beside ours as another experiment",

@@ -53,7 +53,7 @@ class Cost:
 
 
 COSTS = (
-    Cost("weights and grids (MB)", lambda found: found.packed_bytes / 1e6),
+    Cost("codes, grids, tables (MB)", lambda found: found.packed_bytes / 1e6),
     Cost("operations of one pass (giga-BOPs)", lambda found: found.bops / 1e9),
 )
 
