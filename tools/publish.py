@@ -49,15 +49,29 @@ def main() -> int:
         print(f"no tables under {results}; run `make {suite}` first", file=sys.stderr)
         return 2
     target = Path("results/published") / suite
+    record = json.dumps(provenance(suite), indent=2) + "\n"
+    write_page(results, suite, record)
     shutil.rmtree(target, ignore_errors=True)
     for path in [*tables, *(path for name in KEPT for path in results.rglob(name))]:
         copy(path, target / path.relative_to(results))
     shutil.rmtree(Path("figures/published") / suite, ignore_errors=True)
     for path in figures.glob("*.png"):
         copy(path, Path("figures/published") / suite / path.name)
-    (target / "run.json").write_text(json.dumps(provenance(suite), indent=2) + "\n")
+    (target / "run.json").write_text(record)
     write_cost(suite, target / "cost.csv")
     return 0
+
+
+def write_page(results: Path, suite: str, record: str) -> None:
+    """Write the page again, with the commit and versions of the record beside it."""
+    if not (results / "index.html").exists():
+        return
+    own = results / "run.json"
+    own.write_text(record)
+    try:
+        subprocess.run(["hqdm-bench", "page", "--suite", suite], check=True)
+    finally:
+        own.unlink()
 
 
 def copy(source: Path, target: Path) -> None:
