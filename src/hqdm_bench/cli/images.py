@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hqdm_bench.catalogue import Bits, Cell, Protocol
 from hqdm_bench.cli.options import Context, add_cell, add_device, add_protocol, device_of
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.common.files import require_file
+from hqdm_bench.common.files import require_file, write_json
 
 if TYPE_CHECKING:
     import torch
 
     from hqdm_bench.evaluate.paired import PairedErrors
     from hqdm_bench.evaluate.perceptual import PerceptualDistance
+    from hqdm_bench.methods import Student
 
 __all__ = ["add_verbs"]
+
+ENGINES = ("fake", "integer", "float")
 
 
 def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,6 +38,13 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     sample.add_argument(
         "--output", type=Path, help="folder for shard{k}.npz (default: the suite's results)"
+    )
+    sample.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="fake",
+        help="how a student computes: floating point on quantized values (fake), their integers "
+        "in int8 (integer), or the same integers in floating point (float); default: fake",
     )
     sample.set_defaults(run=_sample)
 
@@ -60,18 +71,49 @@ def _sample(arguments: argparse.Namespace) -> None:
     from hqdm_bench.sample import sample_shard
 
     layout, device = context.layout, device_of(arguments)
+    _check_engine(arguments, cell, device)
     model = load_latent_diffusion(context.model(arguments), layout.teacher(cell.suite, cell.model))
+    record: dict[str, Any] | None = None
     if cell.method == "fp":
         model = at_precision(model, protocol.teacher_precision)
     else:
         method = context.catalogue.method(cell.method)
         student = load_student(layout.student(cell), model.unet, method)
-        student.freeze()
-        model = model.with_unet(student)
+        engine, record = _engine(student, arguments.engine)
+        model = model.with_unet(engine)
     path = layout.shard(cell, arguments.shard)
     if arguments.output:
         path = arguments.output / path.name
     sample_shard(model.to(device).eval(), protocol, arguments.shard, path)
+    _write_engine(path.with_suffix(".engine.json"), record)
+
+
+def _check_engine(arguments: argparse.Namespace, cell: Cell, device: torch.device) -> None:
+    if arguments.engine == "fake":
+        return
+    if cell.method == "fp":
+        raise BenchError(f"--engine {arguments.engine} is for students; full precision has none")
+    if device.type != "cpu":
+        raise BenchError(f"--engine {arguments.engine} runs on the CPU; add --device cpu")
+
+
+def _engine(student: Student, engine: str) -> tuple[Student, dict[str, Any] | None]:
+    """The student ready to sample, and what is recorded of its conversion."""
+    if engine == "fake":
+        return student.freeze(), None
+    from hqdm_bench.integer import convert
+
+    made = convert(student, "auto" if engine == "integer" else "exact_float")
+    sys.stderr.write(made.report.summary() + "\n")
+    return made, {"engine": engine, **made.report.asdict()}
+
+
+def _write_engine(path: Path, record: dict[str, Any] | None) -> None:
+    """Say beside a shard how it was computed; a shard without such a file is fake-quantized."""
+    if record is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_json(path, record)
 
 
 def _sampling_protocol(context: Context, cell: Cell, arguments: argparse.Namespace) -> Protocol:

@@ -5,7 +5,8 @@ tensor, asymmetric, a learned scale and a learned zero-point for every denoising
 """
 
 from dataclasses import dataclass
-from typing import Self
+from functools import partial
+from typing import Literal, Self
 
 from torch import nn
 
@@ -21,7 +22,15 @@ __all__ = ["EfficientDMOptions", "build"]
 
 @dataclass(frozen=True)
 class EfficientDMOptions(QatOptions):
-    """The common options."""
+    """The common options, and that of the zero-points.
+
+    Attributes:
+        zero_points: of the inputs' grids: ``real`` numbers once they are trained (released code and
+            text), whose clipped values are on no integer grid, or rounded to an ``integer`` where
+            they are used, gradients passing straight through.
+    """
+
+    zero_points: Literal["real", "integer"] = "real"
 
     @classmethod
     def presets(cls) -> dict[str, Self]:
@@ -44,4 +53,5 @@ class EfficientDMOptions(QatOptions):
 )
 def build(options: EfficientDMOptions, module: nn.Module, request: Request) -> Student:
     """An EfficientDM student, not calibrated."""
-    return build_qat_student(options, module, request, activation=AffineTable)
+    table = partial(AffineTable, integer_zero=options.zero_points == "integer")
+    return build_qat_student(options, module, request, activation=table)

@@ -86,7 +86,10 @@ def load_student(path: Path | str, module: nn.Module, method: MethodSpec | None 
 
 def _require(path: Path, found: tuple[str, dict[str, Any]], method: MethodSpec) -> None:
     options = get_method(method.implementation).options.read(method.options, method.name)
-    if found != (method.implementation, options.resolved()):
+    # Read rather than compared as it stands: an option that is newer than the file is at its
+    # default there.
+    made = get_method(found[0]).options.read(found[1], found[0])
+    if (found[0], made.resolved()) != (method.implementation, options.resolved()):
         raise BenchError(
             f"{path} holds a student of method '{found[0]}' with options {found[1]}; the "
             f"catalogue's '{method.name}' is '{method.implementation}' with "

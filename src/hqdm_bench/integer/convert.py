@@ -1,0 +1,146 @@
+"""From a trained student to one that multiplies integers."""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.integer.backends import Backend, choose_kernel
+from hqdm_bench.integer.geometry import Geometry
+from hqdm_bench.integer.layer import IntegerLayer
+from hqdm_bench.integer.packing import pack
+from hqdm_bench.integer.report import ConversionReport, LayerReport, describe
+from hqdm_bench.integer.spec import LayerSpec
+from hqdm_bench.integer.student import IntegerStudent
+from hqdm_bench.methods import Student
+from hqdm_bench.quantization import AffineTable, QuantizedLayer, StepIndex
+
+__all__ = ["convert"]
+
+MOST_BITS = 8
+
+
+def convert(student: Student, backend: Backend = "auto") -> IntegerStudent:
+    """Make every quantized layer of a student multiply integers.
+
+    The codes of weights and inputs are those of the student, bit for bit; so are the sums. Skip
+    connections and whatever else the policy leaves in full precision stay as they are.
+
+    Args:
+        student: calibrated, usually trained; not changed.
+        backend: see `choose_kernel`.
+
+    Returns:
+        A student called like the one given. ``report`` tells what became of each layer; one above 8
+        bits, or padded differently on its two sides, is still fake-quantized.
+
+    Raises:
+        BenchError: nothing to convert, not calibrated, a zero-point that is no integer, sums that
+            could leave 32 bits, a weight on a GPU or not in float32, or a backend that does not
+            work on this machine.
+    """
+    layers = student.quantized_layers()
+    if not layers or student.step is None:
+        raise BenchError(f"method '{student.method}' has no quantized layers to make integer")
+    if not student.calibrated:
+        raise BenchError("the student's activation ranges are not set; calibrate it first")
+    kernel, why = choose_kernel(backend)
+    step = StepIndex(student.step.timesteps, student.step.between)
+    integer: dict[str, IntegerLayer] = {}
+    kept: dict[str, LayerReport] = {}
+    for name, layer in layers.items():
+        reason = _obstacle(layer)
+        if reason is not None:
+            kept[name] = LayerReport(name, False, reason)
+            continue
+        _check_layer(name, layer)
+        integer[name] = IntegerLayer(_spec(layer), _tensors(layer), step, kernel, name)
+    described = {entry.name: entry for entry in describe(integer)} | kept
+    report = ConversionReport(kernel.name, why, tuple(described[name] for name in layers))
+    network = _replaced(student, integer, step)
+    made = IntegerStudent(network, step, student.options, student.request, report)
+    made.method = student.method
+    return made
+
+
+def _obstacle(layer: QuantizedLayer) -> str | None:
+    if layer.weight.bits > MOST_BITS or layer.activation.bits > MOST_BITS:
+        return f"w{layer.weight.bits}a{layer.activation.bits} does not fit bytes"
+    try:
+        Geometry.of(layer.geometry, tuple(layer.weight.shape[2:]))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _check_layer(name: str, layer: QuantizedLayer) -> None:
+    scale = layer.activation.scale
+    if scale.device.type != "cpu" or scale.dtype != torch.float32:
+        raise BenchError(
+            f"layer '{name}' is {scale.dtype} on {scale.device}; integer execution needs float32 "
+            "on the CPU: convert student.float().cpu()"
+        )
+    if bool((scale <= 0).any()):
+        raise BenchError(
+            f"layer '{name}': a step size of its input is not positive; training diverged, lower "
+            "the learning rate"
+        )
+    zero = layer.activation.zero
+    if zero is None or getattr(layer.activation, "integer_zero", False):
+        return
+    wrong = (zero != zero.round()).nonzero().flatten().tolist()
+    if wrong:
+        raise BenchError(
+            f"layer '{name}': the zero-point of its input is {float(zero[wrong[0]]):.4f} at row "
+            f"{wrong[0]} of the step table ({len(wrong)} of {len(zero)} rows are no integers), so "
+            "its values are on no integer grid; train with option zero_points 'integer'"
+        )
+
+
+def _spec(layer: QuantizedLayer) -> LayerSpec:
+    low, high = layer.activation.limits
+    activation = layer.activation
+    return LayerSpec(
+        Geometry.of(layer.geometry, tuple(layer.weight.shape[2:])),
+        tuple(layer.weight.shape),
+        layer.weight.bits,
+        layer.weight.steps,
+        low,
+        high,
+        isinstance(activation, AffineTable) and activation.integer_zero,
+        None if layer.switched_off else layer.rotation,
+        layer.weight_is_rotated,
+    )
+
+
+def _tensors(layer: QuantizedLayer) -> Mapping[str, Tensor]:
+    weight = layer.weight
+    steps = weight.steps
+    scale = weight.scale.detach()
+    if steps is None:
+        packed, scale = pack(weight.effective_codes(), weight.bits), scale.flatten()
+    else:
+        rows = [pack(weight.effective_codes(row), weight.bits) for row in range(steps)]
+        packed, scale = torch.stack(rows), scale.flatten(1)
+    found: dict[str, Tensor | None] = {
+        "packed": packed,
+        "weight_scale": scale,
+        "weight_zero": weight.zero.flatten().to(torch.int16),
+        "bias": layer.bias,
+        "scale": layer.activation.scale,
+        "zero": layer.activation.zero,
+        "signs": layer.signs,
+        "centre": layer.centre,
+    }
+    return {key: value.detach().clone() for key, value in found.items() if value is not None}
+
+
+def _replaced(student: Student, integer: Mapping[str, IntegerLayer], step: StepIndex) -> nn.Module:
+    """A copy of the network with integer layers; what they replace is not copied."""
+    layers = student.quantized_layers()
+    instead: dict[int, object] = {id(layers[name]): new for name, new in integer.items()}
+    assert student.step is not None
+    instead[id(student.step)] = step
+    return copy.deepcopy(student.network, instead)

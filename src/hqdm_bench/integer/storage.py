@@ -1,0 +1,141 @@
+"""Packed students on disk: weights at their true width, everything else in the same file."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from hqdm_bench.catalogue import Bits
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.common.tensors import read_tensors, write_tensors
+from hqdm_bench.integer.backends import Backend, choose_kernel
+from hqdm_bench.integer.layer import IntegerLayer
+from hqdm_bench.integer.report import ConversionReport, describe
+from hqdm_bench.integer.spec import LayerSpec
+from hqdm_bench.integer.student import IntegerStudent
+from hqdm_bench.methods import Request, get_method
+from hqdm_bench.quantization import StepIndex, replace
+
+__all__ = ["byte_report", "load", "save"]
+
+FORMAT = 1
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+def save(student: IntegerStudent, path: Path | str, **metadata: Any) -> dict[str, int]:
+    """Write an integer student, and return its `byte_report`.
+
+    The file needs nothing else: besides packed weights it holds the layers in full precision
+    (float32), and its header says how to put all of it together.
+
+    Args:
+        student: from `convert` or `load`.
+        path: a .safetensors file.
+        metadata: further header entries.
+
+    Raises:
+        BenchError: a quantized layer is not integer, or the file cannot be written.
+    """
+    if student.report.kept:
+        raise BenchError(
+            "a packed student is integer throughout; these layers are not: "
+            + ", ".join(layer.name for layer in student.report.kept)
+        )
+    request, step = student.request, student.step
+    assert step is not None
+    header = {
+        "packed_format": FORMAT,
+        "method": student.method,
+        "options": student.options.resolved(),
+        "bits": str(request.bits),
+        "timesteps": list(request.timesteps),
+        "timestep_argument": request.timestep_argument,
+        "lora_rank": request.rank,
+        "seed": request.seed,
+        "between": step.between,
+        "layers": {name: layer.spec.asdict() for name, layer in student.integer_layers().items()},
+    }
+    write_tensors(Path(path), student.network.state_dict(), {**metadata, **header})
+    return byte_report(student)
+
+
+def load(path: Path | str, module: nn.Module, backend: Backend = "auto") -> IntegerStudent:
+    """Read a packed student back; it computes the same, bit for bit.
+
+    Args:
+        path: file of `save`.
+        module: a module of the same structure; only its structure counts, it is not changed.
+        backend: see `choose_kernel`.
+
+    Raises:
+        BenchError: the file is missing, damaged, not a packed student, or of another structure.
+    """
+    path = Path(path)
+    tensors, header = read_tensors(path)
+    if header.get("packed_format") != FORMAT:
+        raise BenchError(f"{path} is not a packed student of this version; pack it again")
+    request = Request(
+        Bits.parse(header["bits"]),
+        tuple(header["timesteps"]),
+        header["lora_rank"],
+        header["seed"],
+        header["timestep_argument"],
+    )
+    kernel, why = choose_kernel(backend)
+    step = StepIndex(request.timesteps, header["between"])
+    network = copy.deepcopy(module)
+    layers: dict[str, IntegerLayer] = {}
+    for name, entry in header["layers"].items():
+        own = _below(tensors, f"{name}.")
+        layers[name] = IntegerLayer(LayerSpec.read(entry), own, step, kernel, name)
+        replace(network, name, layers[name])
+    _fill(network, tensors, path)
+    report = ConversionReport(kernel.name, why, describe(layers))
+    options = get_method(header["method"]).options.read(header["options"], header["method"])
+    student = IntegerStudent(network, step, options, request, report)
+    student.method = header["method"]
+    return student
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+    }
+
+
+def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        network.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise BenchError(
+            f"{path} does not fit this {type(network).__name__}: {str(error).splitlines()[1]}"
+        ) from None
+
+
+def byte_report(student: IntegerStudent) -> dict[str, int]:
+    """Bytes of a packed student, and of the same network unquantized.
+
+    Returns:
+        ``weights``: packed codes; ``grids``: step sizes and zero-points of the weights;
+        ``tables``: step sizes, zero-points, centres and signs of the inputs; ``biases``;
+        ``full_precision``: everything that is not quantized, in float32; ``packed``: the sum;
+        ``float32`` and ``bfloat16``: the network with all of its weights in these.
+    """
+    found = dict.fromkeys(("weights", "grids", "tables", "biases"), 0)
+    parts = {"packed": "weights", "weight_scale": "grids", "weight_zero": "grids", "bias": "biases"}
+    entries = 0
+    layers = student.integer_layers()
+    for layer in layers.values():
+        for key, tensor in layer.state_dict().items():
+            found[parts.get(key, "tables")] += tensor.numel() * tensor.element_size()
+        entries += layer.weight_codes().numel() + (0 if layer.bias is None else len(layer.bias))
+    rest = {
+        key: tensor
+        for key, tensor in student.network.state_dict().items()
+        if not key.startswith(tuple(f"{name}." for name in layers))
+    }
+    found["full_precision"] = sum(x.numel() * x.element_size() for x in rest.values())
+    found["packed"] = sum(found.values())
+    entries += sum(tensor.numel() for tensor in rest.values())
+    return found | {name: size * entries for name, size in BYTES.items()}
