@@ -128,12 +128,10 @@ class IntegerLayer(nn.Module):
         """Layer output at the current step, float32; images are channels-last."""
         row = self.step.row
         grid, rotation = self.grid(row), self.rotation_of(x)
-        along_width = rotation is not None and not self._foldable
         scale = grid.scale
         if rotation is not None and not self.spec.weight_is_rotated:
             scale *= 2.0 ** (-rotation.order / 2)  # H = H_raw 2^(-k/2)
-        if along_width:
-            assert rotation is not None
+        if rotation is not None and self._along_width:
             values = signed_codes(x, grid, rotation, self._centre_like(x, row))
             values = rotate_codes(values, rotation.order, -1)
             parts = split_values(values, 2**rotation.order * max(-grid.low, grid.high))
@@ -145,14 +143,16 @@ class IntegerLayer(nn.Module):
         return self._add_centre(out, x, rotation, row)
 
     @property
-    def _foldable(self) -> bool:
-        return self.spec.rotation is not None and self.spec.rotation.foldable
+    def _along_width(self) -> bool:
+        """Whether a rotation is one that no weight can take up."""
+        rotation = self.spec.rotation
+        return rotation is not None and not rotation.foldable and not self.spec.linear
 
     def fold_order(self, rotation: BlockRotation | None) -> int:
         """K of the blocks that the weight takes up for an input rotated like this."""
-        if rotation is None or self.spec.weight_is_rotated:
+        if rotation is None or self.spec.weight_is_rotated or self._along_width:
             return 0
-        return rotation.order if self.spec.linear or self._foldable else 0
+        return rotation.order
 
     def product(self, order: int, row: Row) -> Product:
         """The weight made ready for inputs rotated in blocks of 2^k, kept for further calls.
@@ -189,7 +189,8 @@ class IntegerLayer(nn.Module):
         if rotation is None or self.spec.weight_is_rotated:
             return {0}
         if not self.spec.linear:
-            return {rotation.block_order(channels, len(self.spec.shape)) if self._foldable else 0}
+            rank = len(self.spec.shape)
+            return {0 if self._along_width else rotation.block_order(channels, rank)}
         return {rotation.block_order(channels, rank) for rank in (2, 3)}
 
     def _step_sizes(self, row: Row) -> Tensor:
@@ -199,8 +200,7 @@ class IntegerLayer(nn.Module):
 
     def _largest(self) -> int:
         """Largest magnitude of a code, or byte, at any step."""
-        along_width = self.spec.rotation is not None and not self._foldable
-        if along_width and not self.spec.linear:
+        if self._along_width:
             return 255  # what a byte of codes rotated back can hold
         return max(self.grid(row).largest for row in self.rows)
 
