@@ -90,6 +90,7 @@ def _check_layer(name: str, layer: QuantizedLayer) -> None:
     zero = layer.activation.zero
     if zero is None or getattr(layer.activation, "integer_zero", False):
         return
+    zero = zero.detach()
     wrong = (zero != zero.round()).nonzero().flatten().tolist()
     if wrong:
         raise BenchError(

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.integer.layer import IntegerLayer
+from hqdm_bench.integer.pointwise import PointwiseConvolution
 from hqdm_bench.integer.report import ConversionReport
 from hqdm_bench.methods import MethodOptions, Request, Student
-from hqdm_bench.quantization import StepIndex
+from hqdm_bench.quantization import StepIndex, replace
 
 __all__ = ["IntegerStudent"]
 
@@ -34,9 +35,11 @@ class IntegerStudent(Student):
         report: ConversionReport,
     ) -> None:
         # Bytes are multiplied channels-last; what lies between the layers follows suit.
-        for layer in network.modules():
+        for name, layer in list(network.named_modules()):
             if isinstance(layer, nn.Conv2d):
                 layer.to(memory_format=torch.channels_last)
+            if PointwiseConvolution.fits(layer):
+                replace(network, name, PointwiseConvolution(layer))
         super().__init__(network.requires_grad_(False).eval(), step, options, request)
         self.report = report
 
