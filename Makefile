@@ -16,7 +16,7 @@ ENV := env PATH="$(CURDIR)/$(VENV)/bin:$$PATH" \
 SNAKEMAKE := $(ENV) $(VENV)/bin/snakemake
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mini smoke differences plus tuning test lint lock clean distclean
+.PHONY: help setup mini smoke differences plus tuning bench test lint lock clean distclean
 
 help:  ## show this list
 	@echo "usage: make TARGET [CORES=$(CORES)] [ARGS='more arguments'] [PYTHON=$(PYTHON)]"
@@ -47,6 +47,10 @@ plus: $(STAMP)  ## hqdm-plus against both methods: three models, five seeds (an 
 
 tuning: $(STAMP)  ## candidates of hqdm-plus on trajectories of their own, noise error only (ten minutes)
 	$(SNAKEMAKE) --cores $(CORES) $(ARGS) tuning
+
+bench: $(STAMP)  ## integer execution against float32, bfloat16 and fake quantization at full size (minutes)
+	mkdir -p results/bench
+	$(ENV) $(VENV)/bin/python benchmarks/integer.py --output results/bench/integer.json $(ARGS)
 
 test: $(STAMP)  ## fast tests (more: make test ARGS="-m slow")
 	$(ENV) $(VENV)/bin/pytest $(ARGS)

@@ -211,3 +211,39 @@ def test_pieces_do_not_change_codes(
     whole = integer(x)
     monkeypatch.setattr("hqdm_bench.integer.codes.PIECE", 64 * 37)
     assert torch.equal(integer(x), whole)
+
+
+@pytest.mark.parametrize("seed", range(40))
+@torch.no_grad()
+def test_random_layers(seed: int, make_layer: Any, integer_of: Any) -> None:
+    """Any kernel, stride, padding, dilation, bits, grid and rotation, on every backend."""
+    random = torch.Generator().manual_seed(seed)
+
+    def pick(*choices: Any) -> Any:
+        return choices[int(torch.randint(len(choices), (1,), generator=random))]
+
+    channels, rotation = pick(1, 3, 24, 33, 64, 96), pick(None, CHANNEL, EVERY, WIDTH, Rotation(3))
+    source = conv(
+        channels,
+        pick(1, 5, 17, 32),
+        (pick(1, 2, 3), pick(1, 3, 5)),
+        stride=(pick(1, 2), pick(1, 2, 3)),
+        padding=(pick(0, 1, 3), pick(0, 2)),
+        dilation=(pick(1, 2), 1),
+        bias=pick(True, False),
+    )
+    grid = pick("symmetric", "full_range", "affine")
+    layer, x = make_layer(
+        source,
+        (pick(1, 3), channels, pick(5, 8), pick(7, 16)),
+        weight_bits=pick(*range(2, 9)),
+        bits=pick(*range(3, 9)),
+        grid=grid,
+        rotation=rotation,
+        signs=pick(True, False) and rotation in (CHANNEL, EVERY),
+        centred=grid == "affine" and rotation is not WIDTH and pick(True, False),
+        seed=seed,
+    )
+    for image in (x, x.contiguous(memory_format=torch.channels_last)):
+        for kernel in KERNELS:
+            compare(layer, integer_of(layer, kernel), image)
