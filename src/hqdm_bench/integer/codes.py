@@ -9,6 +9,7 @@ An input that is laid out channels-last, or whose channels are its last axis, go
 in pieces that stay in the cache, and leaves as one byte an element.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.hadamard.matrix import rotation_matrix
+from hqdm_bench.integer.blocks import Routine, block_routine, multiply_blocks
 
 __all__ = ["CodeGrid", "encode", "signed_codes"]
 
@@ -42,6 +44,11 @@ class CodeGrid:
     def largest(self) -> int:
         """The largest magnitude that is multiplied: of a value or of the byte that holds it."""
         return max(abs(self.low), abs(self.high), self.high - self.low)
+
+    @property
+    def shift(self) -> int:
+        """What brings every value into a signed byte, which takes a sixth of the time to write."""
+        return 0 if self.low >= -128 and self.high <= 127 else self.zero - 128
 
 
 def signed_codes(
@@ -97,13 +104,16 @@ def _encode_rows(
 ) -> Tensor:
     """Codes of (n, C) rows whose last axis is the channels, piece by piece."""
     count, channels = rows.shape
-    out = rows.new_empty(count, channels, dtype=torch.uint8)
-    step = max(1, PIECE // channels)
-    buffer = rows.new_empty(min(step, count), channels)
-    turned = buffer if rotation is None else torch.empty_like(buffer)
+    out = rows.new_empty(count, channels, dtype=torch.int8)
     matrix = None
+    routine: Routine = "pieces"
     if rotation is not None:
         matrix = rotation_matrix(rotation.order, rows.dtype, rows.device)
+        routine = block_routine(rotation.order)
+    pieces = 1 if routine == "whole" else max(1, math.ceil(count * channels / PIECE))
+    step = math.ceil(count / pieces)  # of even size: products of few rows may sum in other orders
+    buffer = rows.new_empty(step, channels)
+    turned = buffer if rotation is None else torch.empty_like(buffer)
     for start in range(0, count, step):
         source = rows[start : start + step]
         work, result = buffer[: len(source)], turned[: len(source)]
@@ -115,10 +125,12 @@ def _encode_rows(
             torch.div(source, grid.scale, out=result)
         else:
             size = len(matrix)
-            torch.mm(source.reshape(-1, size), matrix, out=result.view(-1, size))
-            result.div_(grid.scale)
+            blocks = multiply_blocks(
+                source.reshape(-1, size), matrix, result.view(-1, size), routine
+            )
+            result = blocks.view(result.shape).div_(grid.scale)
         result.round_().clamp_(grid.low, grid.high)
-        if grid.zero:
-            result.add_(grid.zero)
+        if grid.shift:
+            result.add_(grid.shift)
         out[start : start + step] = result
-    return out
+    return out.view(torch.uint8).add_((grid.zero - grid.shift) % 256)

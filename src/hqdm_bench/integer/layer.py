@@ -74,15 +74,22 @@ class IntegerLayer(nn.Module):
             self.register_buffer(key, tensors.get(key))
         self._products: dict[int, Product] = {}
         self._products_row: Row | None = None
+        # What depends on the step or the shape of the input, and would take longer to find again
+        # than some of the products.
         self._taps: dict[Row, Tensor] = {}
+        self._grids: dict[Row, CodeGrid] = {}
+        self._rotations: dict[tuple[int, int], BlockRotation | None] = {}
 
     def rotation_of(self, x: Tensor) -> BlockRotation | None:
         """The rotation of this input, or None; as `QuantizedLayer.rotation_of`."""
         if self.spec.rotation is None:
             return None
         dim = self.spec.rotation.dim(self.spec.linear)
-        order = self.spec.rotation.block_order(x.shape[dim], x.dim())
-        return BlockRotation(order, dim, self.signs) if order else None
+        key = (x.shape[dim], x.dim())
+        if key not in self._rotations:
+            order = self.spec.rotation.block_order(*key)
+            self._rotations[key] = BlockRotation(order, dim, self.signs) if order else None
+        return self._rotations[key]
 
     def grid(self, row: Row) -> CodeGrid:
         """The integer grid of the input at a step.
@@ -90,7 +97,11 @@ class IntegerLayer(nn.Module):
         Raises:
             BenchError: the zero-point is not an integer there.
         """
-        place = 0 if len(self.scale) == 1 else row
+        if row not in self._grids:
+            self._grids[row] = self._read_grid(0 if len(self.scale) == 1 else row)
+        return self._grids[row]
+
+    def _read_grid(self, place: Row) -> CodeGrid:
         scale, zero = float(row_of(self.scale, place)), 0.0
         low, high = self.spec.low, self.spec.high
         if self.zero is not None:

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.integer.attention import OneDNNRowProduct
 from hqdm_bench.integer.layer import IntegerLayer
 from hqdm_bench.integer.pointwise import PointwiseConvolution
 from hqdm_bench.integer.report import ConversionReport
 from hqdm_bench.methods import MethodOptions, Request, Student
+from hqdm_bench.models.attention import RowProduct
 from hqdm_bench.quantization import StepIndex, replace
 
 __all__ = ["IntegerStudent"]
@@ -40,6 +42,8 @@ class IntegerStudent(Student):
                 layer.to(memory_format=torch.channels_last)
             if PointwiseConvolution.fits(layer):
                 replace(network, name, PointwiseConvolution(layer))
+            if type(layer) is RowProduct and OneDNNRowProduct.available():
+                replace(network, name, OneDNNRowProduct())
         super().__init__(network.requires_grad_(False).eval(), step, options, request)
         self.report = report
 
