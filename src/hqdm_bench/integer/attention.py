@@ -40,4 +40,5 @@ class OneDNNRowProduct(RowProduct):
             )
             for rows, others in zip(left, right, strict=True)
         ]
-        return torch.stack(parts).view(*lead, a.shape[-2], b.shape[-2])
+        whole = parts[0] if count == 1 else torch.stack(parts)
+        return whole.view(*lead, a.shape[-2], b.shape[-2])

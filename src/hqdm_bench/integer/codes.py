@@ -21,7 +21,7 @@ from hqdm_bench.integer.blocks import Routine, block_routine, multiply_blocks
 
 __all__ = ["CodeGrid", "encode", "signed_codes"]
 
-PIECE = 2**17  # floats of the working buffer: half a MiB, within the second-level cache
+PIECE = 2**18  # floats of the working buffer: half a MiB, within the second-level cache
 
 
 @dataclass(frozen=True)

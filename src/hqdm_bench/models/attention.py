@@ -85,7 +85,7 @@ class CrossAttention(nn.Module):
         query, key, value = (
             self._split(tokens) for tokens in (self.to_q(x), self.to_k(context), self.to_v(context))
         )
-        weights = torch.softmax(self.product(query, key) * self.scale, dim=-1)
+        weights = torch.softmax(self.product(query, key).mul_(self.scale), dim=-1)
         out = self.product(weights, value.transpose(2, 3))
         return self.to_out(out.transpose(1, 2).flatten(2))
 
