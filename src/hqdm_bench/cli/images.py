@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 from hqdm_bench.catalogue import Bits, Cell, Protocol
 from hqdm_bench.cli.options import Context, add_cell, add_device, add_protocol, device_of
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.common.files import require_file, write_json
+from hqdm_bench.common.files import require_file
 
 if TYPE_CHECKING:
     import torch
 
     from hqdm_bench.evaluate.paired import PairedErrors
     from hqdm_bench.evaluate.perceptual import PerceptualDistance
-    from hqdm_bench.methods import Student
 
 __all__ = ["add_verbs"]
 
-ENGINES = ("fake", "integer", "float")
+ENGINES = ("fake", "integer", "float", "auto")
 
 
 def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,9 +41,9 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     sample.add_argument(
         "--engine",
         choices=ENGINES,
-        default="fake",
         help="how a student computes: floating point on quantized values (fake), their integers "
-        "in int8 (integer), or the same integers in floating point (float); default: fake",
+        "in int8 (integer), the same integers in floating point (float), integers where that is "
+        "exact and else fake (auto); default: the protocol's",
     )
     sample.set_defaults(run=_sample)
 
@@ -69,51 +68,30 @@ def _sample(arguments: argparse.Namespace) -> None:
     from hqdm_bench.methods import load_student
     from hqdm_bench.models import at_precision, load_latent_diffusion
     from hqdm_bench.sample import sample_shard
+    from hqdm_bench.sample.engine_record import write_engine
 
     layout, device = context.layout, device_of(arguments)
-    _check_engine(arguments, cell, device)
     model = load_latent_diffusion(context.model(arguments), layout.teacher(cell.suite, cell.model))
     record: dict[str, Any] | None = None
     if cell.method == "fp":
+        if arguments.engine not in (None, "fake"):
+            raise BenchError(f"--engine {arguments.engine} is for students, not full precision")
         model = at_precision(model, protocol.teacher_precision)
     else:
+        from hqdm_bench.integer.engines import student_engine
+
         method = context.catalogue.method(cell.method)
         student = load_student(layout.student(cell), model.unet, method)
-        engine, record = _engine(student, arguments.engine)
-        model = model.with_unet(engine)
+        engine = arguments.engine or protocol.engine
+        ready, record = student_engine(student, engine, device)
+        model = model.with_unet(ready)
     path = layout.shard(cell, arguments.shard)
     if arguments.output:
         path = arguments.output / path.name
     sample_shard(model.to(device).eval(), protocol, arguments.shard, path)
-    _write_engine(path.with_suffix(".engine.json"), record)
-
-
-def _check_engine(arguments: argparse.Namespace, cell: Cell, device: torch.device) -> None:
-    if arguments.engine == "fake":
-        return
-    if cell.method == "fp":
-        raise BenchError(f"--engine {arguments.engine} is for students; full precision has none")
-    if device.type != "cpu":
-        raise BenchError(f"--engine {arguments.engine} runs on the CPU; add --device cpu")
-
-
-def _engine(student: Student, engine: str) -> tuple[Student, dict[str, Any] | None]:
-    """The student ready to sample, and what is recorded of its conversion."""
-    if engine == "fake":
-        return student.freeze(), None
-    from hqdm_bench.integer import convert
-
-    made = convert(student, "auto" if engine == "integer" else "exact_float")
-    sys.stderr.write(made.report.summary() + "\n")
-    return made, {"engine": engine, **made.report.asdict()}
-
-
-def _write_engine(path: Path, record: dict[str, Any] | None) -> None:
-    """Say beside a shard how it was computed; a shard without such a file is fake-quantized."""
-    if record is None:
-        path.unlink(missing_ok=True)
-    else:
-        write_json(path, record)
+    write_engine(path, record)
+    if record is not None:
+        sys.stderr.write(f"engine {record['engine']}: {record['why']}\n")
 
 
 def _sampling_protocol(context: Context, cell: Cell, arguments: argparse.Namespace) -> Protocol:
@@ -138,6 +116,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from hqdm_bench.evaluate.metrics import measure, require_reference, write_metrics
     from hqdm_bench.evaluate.reference import read_reference
     from hqdm_bench.report.preview import write_preview
+    from hqdm_bench.sample.engine_record import read_engine
 
     layout = context.layout
     shards = [layout.shard(cell, shard) for shard in range(protocol.shards)]
@@ -153,6 +132,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     paired = _paired(context, cell, shards, device, perceptual)
     lpips = None if perceptual is None else perceptual.sha256
     report = measure(cell, protocol, features, reference, paired, device, lpips)
+    report = replace(report, engine=read_engine(shards))
     write_features(layout.features(cell), features)
     write_metrics(layout.metrics(cell), layout.replicates(cell), report)
     write_preview(layout.preview(cell), shards, protocol.images)

@@ -33,6 +33,8 @@ class MetricReport:
         scores: metrics, their bias and replicates.
         paired: errors against the full-precision model; None for that model itself.
         lpips_sha256: digests of LPIPS's weights, where paired errors hold LPIPS.
+        engine: how the student computed when it drew (``engine``, ``why``, ``backend``); None for
+            full precision.
     """
 
     cell: Cell
@@ -44,6 +46,7 @@ class MetricReport:
     paired: PairedErrors | None
     images_sha256: str
     lpips_sha256: dict[str, str] | None = None
+    engine: dict[str, str] | None = None
 
     def asdict(self) -> dict[str, Any]:
         """Content of the metrics file."""
@@ -58,6 +61,7 @@ class MetricReport:
             "bias": self.scores.bias,
             "paired": None if self.paired is None else self.paired.summary(),
             "images_sha256": self.images_sha256,
+            "engine": self.engine,
             **lpips,
         }
 
