@@ -18,19 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from integer_common import calibrated_student, call_of, full_size, layer_inputs
 from torch import Tensor, nn
 
-from hqdm_bench.catalogue import Bits, load_catalogue
-from hqdm_bench.distill import calibrate_on_calls
 from hqdm_bench.hadamard import sylvester
 from hqdm_bench.integer import IntegerLayer, IntegerStudent, byte_report, choose_kernel, convert
 from hqdm_bench.integer.codes import encode
 from hqdm_bench.integer.geometry import Geometry
-from hqdm_bench.methods import Request, Student, get_method
+from hqdm_bench.methods import Student
 from hqdm_bench.models import UNet
 from hqdm_bench.quantization import QuantizedLayer
 
-ROOT = Path(__file__).resolve().parents[1]
 GIGA = 1e9
 
 
@@ -71,27 +69,6 @@ def peaks() -> dict[str, float]:
     return found
 
 
-def full_size(name: str) -> tuple[UNet, tuple[int, int, int], int | None]:
-    """A UNet with random weights everywhere, its latent shape and the width of its context."""
-    spec = load_catalogue(ROOT).model(name)
-    unet = UNet(**spec.unet).eval().requires_grad_(False)
-    random = torch.Generator().manual_seed(0)
-    for parameter in unet.parameters():
-        if parameter.dim() > 1 and not parameter.any():
-            bound = parameter[0].numel() ** -0.5
-            parameter.uniform_(-bound, bound, generator=random)
-    size = spec.unet["image_size"]
-    return unet, (spec.unet["in_channels"], size, size), spec.unet.get("context_dim")
-
-
-def call_of(shape: tuple[int, int, int], context: int | None, batch: int) -> tuple[Any, ...]:
-    random = torch.Generator().manual_seed(1)
-    x, t = torch.randn(batch, *shape, generator=random), torch.full((batch,), 1)
-    if context is None:
-        return x, t
-    return x, t, torch.randn(batch, 1, context, generator=random)
-
-
 class AuthorsForm(nn.Module):
     """A layer in the released form: dense C x C rotations, the weight built in every call."""
 
@@ -124,19 +101,6 @@ def authors_form(student: Student) -> Student:
     shared = {id(p): p for p in [*student.parameters(), *student.buffers()]}
     network = copy.deepcopy(student.network, {**shared, **instead, id(student.step): student.step})
     return Student(network, student.step, student.options, student.request)
-
-
-def layer_inputs(student: IntegerStudent, call: tuple[Any, ...]) -> dict[str, Tensor]:
-    """What every integer layer is given."""
-    found: dict[str, Tensor] = {}
-    hooks = [
-        layer.register_forward_hook(lambda _, args, out, name=name: found.update({name: args[0]}))
-        for name, layer in student.integer_layers().items()
-    ]
-    student(*call)
-    for hook in hooks:
-        hook.remove()
-    return found
 
 
 def layer_times(
@@ -235,10 +199,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     unet, shape, context = full_size(arguments.model)
-    method = get_method("hqdm")
-    request = Request(Bits(4, 4), (1,), 32, 0, "timesteps")
-    student = method.build(method.options.read({}, "hqdm"), unet, request)
-    calibrate_on_calls(student, [call_of(shape, context, 1)])
+    student = calibrated_student(unet, [call_of(shape, context, 1)])
     integer = convert(student)
     print(integer.report.summary())
     result: dict[str, Any] = {"machine": machine(), "model": arguments.model, "peaks": peaks()}

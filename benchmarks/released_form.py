@@ -65,7 +65,7 @@ class ReleasedLayer(nn.Module):
     def weight(self) -> Tensor:
         """The fake-quantized weight, from packed integers and low-rank factors."""
         spread = self.packed.unsqueeze(1).expand(-1, self.per_byte, -1)
-        codes = (spread >> self.shifts.view(1, -1, 1)).to(torch.int8) & (2**self.bits - 1)
+        codes = (spread >> self.shifts.view(1, -1, 1)) & (2**self.bits - 1)
         codes = codes.transpose(0, 1).reshape(self.shape)
         weight = (codes - self.zero) * self.base_scale + self._update()
         levels = _clip(_round(weight / self.scale) + self.zero, 0, 2**self.bits - 1)

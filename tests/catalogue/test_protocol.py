@@ -23,7 +23,6 @@ SAMPLING = {
     "seed": 1,
     "teacher_precision": "bfloat16",
     "trace_images": 3,
-    "engine": "auto",
 }
 REFERENCE = {
     "reference": "others",
@@ -55,9 +54,9 @@ def test_sampling_fields_do(protocol, name):
 
 def test_sets_without_a_trace_have_the_digest_of_before(protocol):
     """A field that came later must not have sets drawn again that it does not change."""
-    without = replace(protocol, trace_images=0, engine="fake")
+    without = replace(protocol, trace_images=0)
     assert "trace_images" not in without.sampling_fields()
-    later = {"bootstrap", "trace_images", "clean_fid", "engine"}
+    later = {"bootstrap", "trace_images", "clean_fid"}
     scoring = {"name", "reference", "reference_images", "pr_reference_images"}
     scoring |= {"extractor", "is_split", "pr_k"}
     names = {field.name for field in fields(Protocol)} - later - scoring

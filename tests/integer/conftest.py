@@ -1,5 +1,6 @@
 """Quantized layers of every kind, with the grids of a trained student."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -7,9 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hqdm_bench.catalogue import Bits, MethodSpec, Recipe
+from hqdm_bench.distill import calibrate_on_calls
 from hqdm_bench.integer import IntegerLayer
 from hqdm_bench.integer.convert import _spec, _tensors
 from hqdm_bench.integer.kernels import Kernel
+from hqdm_bench.methods import Student, build_student
+from hqdm_bench.models import LatentDiffusion
 from hqdm_bench.quantization import (
     ActivationQuantizer,
     AffineStatic,
@@ -24,6 +29,7 @@ from hqdm_bench.quantization import (
 
 STEPS = (1, 501)
 Make = Callable[..., tuple[QuantizedLayer, Tensor]]
+TIMES = (1, 501)
 
 
 def quantizer(kind: str, bits: int) -> ActivationQuantizer:
@@ -90,3 +96,38 @@ def integer_of() -> Callable[[QuantizedLayer, type[Kernel]], IntegerLayer]:
         return IntegerLayer(_spec(layer), _tensors(layer), layer.step, kernel, "layer")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def calls(shared_toy: LatentDiffusion) -> list[tuple[Tensor, Tensor, Tensor]]:
+    random = torch.Generator().manual_seed(9)
+    context = shared_toy.context(torch.arange(2))
+    assert context is not None
+    return [
+        (torch.randn(2, 3, 4, 4, generator=random), torch.full((2,), t), context.detach())
+        for t in TIMES
+    ]
+
+
+@pytest.fixture(scope="session")
+def make(shared_toy: LatentDiffusion, recipe: Recipe, calls: Any) -> Callable[..., Student]:
+    """A calibrated toy student, as if it were trained."""
+
+    def build(method: str, bits: str, options: dict[str, Any], disturb: bool = True) -> Student:
+        spec = MethodSpec(method, method, method, options)
+        recipe_ = dataclasses.replace(recipe, steps=len(TIMES))
+        student = build_student(spec, shared_toy, Bits.parse(bits), recipe_, 0)
+        if disturb:
+            _move(student)
+        calibrate_on_calls(student, calls)
+        return student
+
+    return build
+
+
+def _move(student: Student) -> None:
+    random = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for layer in student.low_bit_layers().values():
+            update = layer.weight.lora_B
+            update.copy_(0.05 * torch.randn(update.shape, generator=random))

@@ -178,6 +178,17 @@ def compare(layer: QuantizedLayer, integer: IntegerLayer, x: Tensor) -> None:
     assert (out - layer(x)).abs().max() <= 1e-5 * expected.abs().max()
 
 
+@pytest.mark.parametrize("case", ["conv", "large-block", "plus", "width-a4", "linear-every"])
+@torch.no_grad()
+def test_the_other_transform(case: str, make_layer: Any, integer_of: Any) -> None:
+    source, shape, options = CASES[case]
+    layer, x = make_layer(source(), shape, **options)
+    layer.use_transform("butterfly")
+    layouts = [x, x.contiguous(memory_format=torch.channels_last)] if x.dim() == 4 else [x]
+    for image in layouts:
+        compare(layer, integer_of(layer, KERNELS[-1]), image)
+
+
 def test_kernels_agree_on_the_sums(make_layer: Any, integer_of: Any) -> None:
     """With a scale of one the outputs are the accumulators, rounded to float32 once."""
     layer, x = make_layer(conv(64, 40, padding=1), (2, 64, 7, 9), rotation=CHANNEL, bits=8)

@@ -143,6 +143,16 @@ def protocol_of(wildcards):
     return CATALOGUE.protocol(wildcards.get("protocol", main))
 
 
+def drawing(wildcards):
+    """Digest of what the images of a cell depend on beside its weights.
+
+    The engine counts where it is not the fake-quantized one, and for students only.
+    """
+    engine = CATALOGUE.suite(wildcards.suite).engine
+    own = {} if engine == "fake" or wildcards.method == "fp" else {"engine": engine}
+    return digest(protocol_of(wildcards).sampling_fields() | own)
+
+
 def shards_of(cell):
     shards = CATALOGUE.protocol(cell.protocol).shards
     return [str(LAYOUT.shard(cell, shard)) for shard in range(shards)]

@@ -20,7 +20,7 @@ rule sample_shard:
         runtime=minutes(240, 30),
     params:
         device=device_of,
-        drawn=lambda wildcards: digest(protocol_of(wildcards).sampling_fields()),
+        drawn=drawing,
     shell:
         "hqdm-bench sample --suite {wildcards.suite} --model {wildcards.model} --method {wildcards.method}"
         " --bits {wildcards.bits} --seed {wildcards.seed} --protocol {wildcards.protocol}"

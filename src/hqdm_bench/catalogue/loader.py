@@ -121,6 +121,7 @@ def _suite(catalogue: Catalogue, path: Path) -> Suite:
         tuple(
             Comparison(one["baseline"], tuple(one["methods"])) for one in entry.get("compare", [])
         ),
+        entry.get("engine", "fake"),
     )
     check_suite(suite, catalogue.models, catalogue.protocols, path)
     return suite

@@ -36,8 +36,6 @@ class Protocol:
         trace_images: images whose latents are kept after every sampling step, for the growth of a
             student's error along the trajectory.
         clean_fid: whether to measure a second FID on images resized as clean-fid does.
-        engine: how students compute when they draw: fake-quantized, or ``auto``, as int8 integers
-            where that is exact; what was done is recorded with the images.
     """
 
     name: str
@@ -61,7 +59,6 @@ class Protocol:
     bootstrap: int = 0
     trace_images: int = 0
     clean_fid: bool = False
-    engine: Literal["fake", "auto"] = "fake"
 
     def __post_init__(self) -> None:
         for key in ("steps", "images", "batch", "shards", "is_split", "pr_k"):
@@ -96,13 +93,11 @@ class Protocol:
         """The fields images depend on; the others only say how they are scored.
 
         The workflow compares a digest of this with the one recorded when a file was made: a trace
-        counts only where one is recorded, and an engine only where it is not the fake-quantized
-        one, or sets without would be drawn again for nothing.
+        counts only where one is recorded, or sets without would be drawn again for nothing.
         """
         scoring = {"name", "reference", "reference_images", "pr_reference_images"}
         scoring |= {"extractor", "is_split", "pr_k", "bootstrap", "clean_fid"}
         scoring |= set() if self.trace_images else {"trace_images"}
-        scoring |= {"engine"} if self.engine == "fake" else set()
         return {name: value for name, value in self.asdict().items() if name not in scoring}
 
     def reference_fields(self) -> dict[str, Any]:

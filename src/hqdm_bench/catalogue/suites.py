@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hqdm_bench.catalogue.bits import Bits
 from hqdm_bench.common.errors import BenchError
@@ -113,6 +113,8 @@ class Suite:
         tables: numbers of the paper's tables it fills.
         reports: tables of its own it fills, ``differences`` or ``comparison``.
         comparisons: what these set against what.
+        engine: how students compute when they draw: ``fake``-quantized in floating point, or
+            ``auto``, in int8 where that is exact; what was done is recorded with the images.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Suite:
     tables: tuple[int, ...]
     reports: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    engine: Literal["fake", "auto"] = "fake"
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -43,7 +43,7 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         choices=ENGINES,
         help="how a student computes: floating point on quantized values (fake), their integers "
         "in int8 (integer), the same integers in floating point (float), integers where that is "
-        "exact and else fake (auto); default: the protocol's",
+        "exact and else fake (auto); default: the suite's",
     )
     sample.set_defaults(run=_sample)
 
@@ -74,7 +74,7 @@ def _sample(arguments: argparse.Namespace) -> None:
     model = load_latent_diffusion(context.model(arguments), layout.teacher(cell.suite, cell.model))
     record: dict[str, Any] | None = None
     if cell.method == "fp":
-        if arguments.engine not in (None, "fake"):
+        if arguments.engine in ("integer", "float"):
             raise BenchError(f"--engine {arguments.engine} is for students, not full precision")
         model = at_precision(model, protocol.teacher_precision)
     else:
@@ -82,8 +82,8 @@ def _sample(arguments: argparse.Namespace) -> None:
 
         method = context.catalogue.method(cell.method)
         student = load_student(layout.student(cell), model.unet, method)
-        engine = arguments.engine or protocol.engine
-        ready, record = student_engine(student, engine, device)
+        engine = arguments.engine or context.suite.engine
+        ready, record = student_engine(student.to(device), engine, device)
         model = model.with_unet(ready)
     path = layout.shard(cell, arguments.shard)
     if arguments.output:

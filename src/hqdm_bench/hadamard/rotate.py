@@ -2,14 +2,19 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.hadamard.butterfly import butterfly
 from hqdm_bench.hadamard.matrix import rotation_matrix
 
-__all__ = ["BlockRotation", "block_rotate", "divides", "fold", "largest_order"]
+__all__ = ["BlockRotation", "Transform", "block_rotate", "divides", "fold", "largest_order"]
+
+# How x H is computed: a product with the matrix, or sums and differences in a stated order.
+Transform = Literal["matrix", "butterfly"]
 
 
 def divides(channels: int, order: int) -> bool:
@@ -23,7 +28,7 @@ def largest_order(channels: int, order: int) -> int:
     return next(smaller for smaller in range(order, -1, -1) if divides(channels, smaller))
 
 
-def block_rotate(x: Tensor, order: int, dim: int) -> Tensor:
+def block_rotate(x: Tensor, order: int, dim: int, transform: Transform = "matrix") -> Tensor:
     """Multiply consecutive blocks of 2^order entries along ``dim`` by the orthonormal H.
 
     H is symmetric and its own inverse, so applying this twice gives x back, and the same function
@@ -33,6 +38,8 @@ def block_rotate(x: Tensor, order: int, dim: int) -> Tensor:
         x: any floating tensor.
         order: k of the block size 2^k; 0 is the identity.
         dim: axis to rotate, negative counts from the end.
+        transform: ``matrix`` leaves the order of the sums to the library of the device,
+            ``butterfly`` gives the same numbers on every device (see `butterfly`).
 
     Raises:
         BenchError: the axis does not split into whole blocks; falling back to the identity is the
@@ -48,9 +55,12 @@ def block_rotate(x: Tensor, order: int, dim: int) -> Tensor:
     if order == 0:
         return x
     if _is_channels_last(x) and dim == 1:
-        return block_rotate(x.permute(0, 2, 3, 1), order, 3).permute(0, 3, 1, 2)
-    matrix = rotation_matrix(order, x.dtype, x.device)
+        rows = x.permute(0, 2, 3, 1)
+        return block_rotate(rows, order, 3, transform).permute(0, 3, 1, 2)
     trailing = math.prod(x.shape[dim + 1 :])
+    if transform == "butterfly":
+        return butterfly(x.reshape(-1, size, trailing), order).view(x.shape)
+    matrix = rotation_matrix(order, x.dtype, x.device)
     if trailing == 1:
         return (x.reshape(-1, size) @ matrix).view(x.shape)
     blocks = x.reshape(-1, size, trailing)  # (leading * blocks, 2^k, trailing)
@@ -91,19 +101,21 @@ class BlockRotation:
         signs: diagonal of D, one +-1 an entry of the axis; None for the plain H, which is its own
             inverse. Random signs (QuaRot) keep a mean that neighbours share from adding up in the
             first entry of a block.
+        transform: how the product with H is computed, see `block_rotate`.
     """
 
     order: int
     dim: int
     signs: Tensor | None = None
+    transform: Transform = "matrix"
 
     def __call__(self, x: Tensor) -> Tensor:
         """Rotate x along the axis: x D H."""
-        return block_rotate(self._flip(x), self.order, self.dim)
+        return block_rotate(self._flip(x), self.order, self.dim, self.transform)
 
     def inverse(self, y: Tensor) -> Tensor:
         """Rotate back: y H D."""
-        return self._flip(block_rotate(y, self.order, self.dim))
+        return self._flip(block_rotate(y, self.order, self.dim, self.transform))
 
     def _flip(self, x: Tensor) -> Tensor:
         if self.signs is None:

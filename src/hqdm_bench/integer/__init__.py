@@ -1,5 +1,6 @@
 """Exact integer execution of a trained student, and its packed form on disk."""
 
+from hqdm_bench.integer.agreement import Agreement, compare_codes
 from hqdm_bench.integer.backends import BACKENDS, Backend, choose_kernel, find_fault
 from hqdm_bench.integer.convert import convert
 from hqdm_bench.integer.layer import IntegerLayer
@@ -10,6 +11,7 @@ from hqdm_bench.integer.student import IntegerStudent
 
 __all__ = [
     "BACKENDS",
+    "Agreement",
     "Backend",
     "ConversionReport",
     "IntegerLayer",
@@ -17,6 +19,7 @@ __all__ = [
     "LayerReport",
     "byte_report",
     "choose_kernel",
+    "compare_codes",
     "convert",
     "find_fault",
     "load",

@@ -28,7 +28,8 @@ class OneDNNRowProduct(RowProduct):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Map (..., n, d) and (..., m, d) to a b^T, (..., n, m)."""
-        if a.shape[-2] * b.shape[-2] * b.shape[-1] < SMALLEST or a.dtype != torch.float32:
+        small = a.shape[-2] * b.shape[-2] * b.shape[-1] < SMALLEST
+        if small or a.dtype != torch.float32 or a.device.type != "cpu":
             return super().forward(a, b)
         lead = a.shape[:-2]
         count = math.prod(lead)

@@ -5,6 +5,8 @@ of such a constant with the weight is the same at every pixel of the output, exc
 kernel reaches into the padding, which stays zero: there only the taps inside the image count.
 """
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -38,14 +40,26 @@ def add_constant(out: Tensor, taps: Tensor, geometry: Geometry, size: tuple[int,
         size: height and width of its input.
     """
     kernel = (taps.shape[1], taps.shape[2])
-    inside = [_inside(geometry, axis, size[axis], kernel[axis]) for axis in (0, 1)]
     (rows, row_class), (columns, column_class) = (
-        torch.unique(valid, dim=0, return_inverse=True) for valid in inside
+        _classes(geometry, axis, size[axis], kernel[axis], out.device) for axis in (0, 1)
     )
-    table = torch.einsum("ri,oij,cj->orc", rows.double(), taps, columns.double()).to(out)
+    table = torch.einsum("ri,oij,cj->orc", rows, taps, columns).to(out)
     # Pixels that miss the same taps share a value; there are few such classes.
-    whole = table[:, row_class][:, :, column_class]
-    return out.add_(whole.to(out.dtype))
+    return out.add_(table[:, row_class][:, :, column_class])
+
+
+@functools.lru_cache(maxsize=1024)
+def _classes(
+    geometry: Geometry, axis: int, length: int, kernel: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Which taps meet the image, for each class of places, and the class of each place.
+
+    Remembered: a GPU would wait for it in every call.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        inside = _inside(geometry, axis, length, kernel)
+        classes, which = torch.unique(inside, dim=0, return_inverse=True)
+        return classes.double().to(device), which.to(device)
 
 
 def _inside(geometry: Geometry, axis: int, length: int, kernel: int) -> Tensor:

@@ -3,7 +3,8 @@
 A fake-quantized layer computes clip(round((x R) / s), low, high), x R as a float32 product of the
 input with the Hadamard blocks, / as a true division, round to the nearest even number. Exactly
 these operations run here on exactly these operands, so the codes are equal bit for bit, ties
-included. A faster transform (butterflies) or a multiplication by 1/s would round elsewhere.
+included. Another transform than the layer's or a multiplication by 1/s would round elsewhere. With
+the layer's transform ``butterfly`` the codes are the same on every device.
 
 An input that is laid out channels-last, or whose channels are its last axis, goes through all of it
 in pieces that stay in the cache, and leaves as one byte an element.
@@ -32,7 +33,8 @@ class CodeGrid:
         scale: s.
         low: lowest value of round(x/s), that is the lowest code minus the zero-point.
         high: highest.
-        zero: what is added to make a byte of it: the byte that stands for zero.
+        zero: what is added to make a byte of it: the byte that stands for zero, of a signed byte
+            usually 0.
     """
 
     scale: float
@@ -64,7 +66,9 @@ def signed_codes(
     """
     if centre is not None:
         x = x - centre
-    turned = x / grid.scale if rotation is None else rotation(x).div_(grid.scale)
+    # On a GPU, division by a number is multiplication by its reciprocal; by a tensor it is not.
+    scale = grid.scale if x.device.type == "cpu" else x.new_full((), grid.scale)
+    turned = x / scale if rotation is None else rotation(x).div_(scale)
     return turned.round_().clamp_(grid.low, grid.high)
 
 
@@ -89,7 +93,8 @@ def encode(
     """
     image = not linear and x.dim() == 4
     rows = x.permute(0, 2, 3, 1) if image else x
-    if (linear or image) and rows.is_contiguous():
+    product = rotation is None or rotation.transform == "matrix"
+    if product and (linear or image) and rows.is_contiguous():
         codes = _encode_rows(rows.reshape(-1, rows.shape[-1]), grid, rotation, centre)
         codes = codes.view(rows.shape)
         return codes.permute(0, 3, 1, 2) if image else codes

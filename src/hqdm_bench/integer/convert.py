@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.integer.backends import Backend, choose_kernel
 from hqdm_bench.integer.geometry import Geometry
+from hqdm_bench.integer.kernels import Kernel
 from hqdm_bench.integer.layer import IntegerLayer
 from hqdm_bench.integer.packing import pack
 from hqdm_bench.integer.report import ConversionReport, LayerReport, describe
@@ -38,15 +39,15 @@ def convert(student: Student, backend: Backend = "auto") -> IntegerStudent:
 
     Raises:
         BenchError: nothing to convert, not calibrated, a zero-point that is no integer, sums that
-            could leave 32 bits, a weight on a GPU or not in float32, or a backend that does not
-            work on this machine.
+            could leave 32 bits, a student not in float32 or not on the device of the backend, or a
+            backend that does not work on this machine.
     """
     layers = student.quantized_layers()
     if not layers or student.step is None:
         raise BenchError(f"method '{student.method}' has no quantized layers to make integer")
     if not student.calibrated:
         raise BenchError("the student's activation ranges are not set; calibrate it first")
-    kernel, why = choose_kernel(backend)
+    kernel, why = choose_kernel(backend, _device_of(student))
     step = StepIndex(student.step.timesteps, student.step.between)
     integer: dict[str, IntegerLayer] = {}
     kept: dict[str, LayerReport] = {}
@@ -55,7 +56,7 @@ def convert(student: Student, backend: Backend = "auto") -> IntegerStudent:
         if reason is not None:
             kept[name] = LayerReport(name, False, reason)
             continue
-        _check_layer(name, layer)
+        _check_layer(name, layer, kernel)
         integer[name] = IntegerLayer(_spec(layer), _tensors(layer), step, kernel, name)
     described = {entry.name: entry for entry in describe(integer)} | kept
     report = ConversionReport(kernel.name, why, tuple(described[name] for name in layers))
@@ -63,6 +64,10 @@ def convert(student: Student, backend: Backend = "auto") -> IntegerStudent:
     made = IntegerStudent(network, step, student.options, student.request, report)
     made.method = student.method
     return made
+
+
+def _device_of(student: Student) -> str:
+    return next(iter(student.quantized_layers().values())).activation.scale.device.type
 
 
 def _obstacle(layer: QuantizedLayer) -> str | None:
@@ -75,17 +80,18 @@ def _obstacle(layer: QuantizedLayer) -> str | None:
     return None
 
 
-def _check_layer(name: str, layer: QuantizedLayer) -> None:
+def _check_layer(name: str, layer: QuantizedLayer, kernel: type[Kernel]) -> None:
     scale = layer.activation.scale
-    if scale.device.type != "cpu" or scale.dtype != torch.float32:
+    if scale.device.type != kernel.device or scale.dtype != torch.float32:
         raise BenchError(
-            f"layer '{name}' is {scale.dtype} on {scale.device}; integer execution needs float32 "
-            "on the CPU: convert student.float().cpu()"
+            f"layer '{name}' is {scale.dtype} on {scale.device}; backend '{kernel.name}' needs "
+            f"float32 on {kernel.device}: convert student.float().to('{kernel.device}')"
         )
-    if bool((scale <= 0).any()):
+    # A negative one, which training can reach, only turns the signs of the codes.
+    if not bool(torch.isfinite(scale).all()) or bool((scale == 0).any()):
         raise BenchError(
-            f"layer '{name}': a step size of its input is not positive; training diverged, lower "
-            "the learning rate"
+            f"layer '{name}': a step size of its input is zero or not finite; training diverged, "
+            "lower the learning rate"
         )
     zero = layer.activation.zero
     if zero is None or getattr(layer.activation, "integer_zero", False):

@@ -1,7 +1,8 @@
 """Products of byte codes with int8 weights: the interface, and two exact implementations.
 
-A kernel computes scale * c[o] * sum (q - z) w + bias, where q are uint8 codes, z is the integer
-that stands for zero (padding counts as q = z), and w is one digit of the weight.
+A kernel computes scale * c[o] * sum (q - z) w + bias, where q are codes of one byte, z is the
+integer that stands for zero (padding counts as q = z), and w is one digit of the weight. Bytes are
+unsigned on the CPU, whose operators take no others; a kernel may have signed ones.
 """
 
 from abc import ABC, abstractmethod
@@ -11,15 +12,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.hadamard import BlockRotation
+from hqdm_bench.integer.codes import CodeGrid, encode
 from hqdm_bench.integer.geometry import Geometry
 
-__all__ = ["FLOAT32_EXACT", "ExactFloatKernel", "Kernel", "ReferenceKernel", "accumulate"]
+__all__ = [
+    "FLOAT32_EXACT",
+    "ExactFloatKernel",
+    "Kernel",
+    "ReferenceKernel",
+    "accumulate",
+    "signed_zero",
+]
 
 FLOAT32_EXACT = 2**24
 
 
 class Kernel(ABC):
     """A weight made ready.
+
+    Class attributes: ``device`` is the type of device it runs on, ``codes_dtype`` the type of its
+    codes, ``dtypes`` what it can return.
 
     Args:
         weight: (c_out, c_in) int8, or (c_out, c_in, kh, kw) for a convolution.
@@ -29,6 +43,9 @@ class Kernel(ABC):
     """
 
     name: ClassVar[str]
+    device: ClassVar[str] = "cpu"
+    codes_dtype: ClassVar[torch.dtype] = torch.uint8
+    dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)
 
     def __init__(
         self, weight: Tensor, channel_scale: Tensor, geometry: Geometry, bound: int
@@ -42,19 +59,60 @@ class Kernel(ABC):
     def _prepare(self, weight: Tensor) -> None:
         """Bring the weight into the layout of the product."""
 
+    @staticmethod
+    def zero_code(low: int, high: int) -> int:
+        """The code that stands for zero on a grid from low to high."""
+        return -low
+
+    @staticmethod
+    def encode(
+        x: Tensor,
+        grid: CodeGrid,
+        rotation: BlockRotation | None,
+        centre: Tensor | None,
+        linear: bool,
+    ) -> Tensor:
+        """Codes of an input, see `codes.encode`."""
+        return encode(x, grid, rotation, centre, linear)
+
     @abstractmethod
-    def __call__(self, codes: Tensor, zero: int, scale: float, bias: Tensor | None) -> Tensor:
+    def __call__(
+        self,
+        codes: Tensor,
+        zero: int,
+        scale: float,
+        bias: Tensor | None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
         """The product.
 
         Args:
-            codes: uint8, (rows, c_in), or (B, c_in, H, W) channels-last for a convolution.
+            codes: of its type, (rows, c_in), or (B, c_in, H, W) channels-last for a convolution.
             zero: z.
             scale: of the codes.
             bias: (c_out,) float32, or None.
+            dtype: of the result, one of ``dtypes``.
 
         Returns:
-            float32, (rows, c_out) or (B, c_out, H', W') channels-last.
+            (rows, c_out) or (B, c_out, H', W') channels-last.
         """
+
+
+def signed_zero(low: int, high: int) -> int:
+    """The signed byte that stands for zero on a grid: 0 where the grid fits signed bytes.
+
+    Raises:
+        BenchError: the zero of the grid is too far from it.
+    """
+    if low >= -128 and high <= 127:
+        return 0
+    zero = -128 - low
+    if not -128 <= zero <= 127 or high + zero > 127:
+        raise BenchError(
+            f"an input grid from {low} to {high} steps around zero does not fit signed bytes; use "
+            "the backend 'cpu'"
+        )
+    return zero
 
 
 def accumulate(codes: Tensor, zero: int, weight: Tensor, geometry: Geometry) -> Tensor:
@@ -103,7 +161,14 @@ class ReferenceKernel(Kernel):
     def _prepare(self, weight: Tensor) -> None:
         self._weight = weight
 
-    def __call__(self, codes: Tensor, zero: int, scale: float, bias: Tensor | None) -> Tensor:
+    def __call__(
+        self,
+        codes: Tensor,
+        zero: int,
+        scale: float,
+        bias: Tensor | None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
         """See `Kernel`."""
         sums = accumulate(codes, zero, self._weight, self.geometry)
         out = _epilogue(sums, self.channel_scale, scale, bias)
@@ -124,7 +189,14 @@ class ExactFloatKernel(Kernel):
         if weight.dim() == 4:
             self._weight = self._weight.contiguous(memory_format=torch.channels_last)
 
-    def __call__(self, codes: Tensor, zero: int, scale: float, bias: Tensor | None) -> Tensor:
+    def __call__(
+        self,
+        codes: Tensor,
+        zero: int,
+        scale: float,
+        bias: Tensor | None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
         """See `Kernel`."""
         values = codes.to(self._weight.dtype).sub_(zero)
         shape = self.geometry

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.integer.border import add_constant, tap_products
-from hqdm_bench.integer.codes import CodeGrid, encode, signed_codes
+from hqdm_bench.integer.codes import CodeGrid, signed_codes
 from hqdm_bench.integer.kernels import Kernel
 from hqdm_bench.integer.packing import unpack
 from hqdm_bench.integer.product import ByteCodes, Product, split_values
@@ -79,6 +79,7 @@ class IntegerLayer(nn.Module):
         self._taps: dict[Row, Tensor] = {}
         self._grids: dict[Row, CodeGrid] = {}
         self._rotations: dict[tuple[int, int], BlockRotation | None] = {}
+        self._grids_key: tuple[int, ...] = ()
 
     def rotation_of(self, x: Tensor) -> BlockRotation | None:
         """The rotation of this input, or None; as `QuantizedLayer.rotation_of`."""
@@ -88,7 +89,11 @@ class IntegerLayer(nn.Module):
         key = (x.shape[dim], x.dim())
         if key not in self._rotations:
             order = self.spec.rotation.block_order(*key)
-            self._rotations[key] = BlockRotation(order, dim, self.signs) if order else None
+            self._rotations[key] = (
+                BlockRotation(order, dim, self.signs, self.spec.rotation.transform)
+                if order
+                else None
+            )
         return self._rotations[key]
 
     def grid(self, row: Row) -> CodeGrid:
@@ -97,11 +102,16 @@ class IntegerLayer(nn.Module):
         Raises:
             BenchError: the zero-point is not an integer there.
         """
-        if row not in self._grids:
-            self._grids[row] = self._read_grid(0 if len(self.scale) == 1 else row)
+        tables = [self.scale] if self.zero is None else [self.scale, self.zero]
+        key = tuple(part for x in tables for part in (x.data_ptr(), x._version))
+        if key != self._grids_key:
+            self._grids, self._grids_key = {}, key
+        if row not in self._grids:  # read once: reading from a GPU waits for it
+            self._grids[row] = self._read_grid(row)
         return self._grids[row]
 
-    def _read_grid(self, place: Row) -> CodeGrid:
+    def _read_grid(self, row: Row) -> CodeGrid:
+        place = 0 if len(self.scale) == 1 else row
         scale, zero = float(row_of(self.scale, place)), 0.0
         low, high = self.spec.low, self.spec.high
         if self.zero is not None:
@@ -112,7 +122,8 @@ class IntegerLayer(nn.Module):
                 f"layer '{self.layer_name}': zero-point {zero} between two steps of the table is "
                 "not an integer; sample at steps of the table, or train with integer zero-points"
             )
-        return CodeGrid(scale, low - int(zero), high - int(zero), int(zero) - low)
+        low, high = low - int(zero), high - int(zero)
+        return CodeGrid(scale, low, high, self.kernel.zero_code(low, high))
 
     def codes(self, x: Tensor) -> Tensor:
         """Integer codes minus the zero-point at the current step, whole numbers in x's type.
@@ -120,7 +131,10 @@ class IntegerLayer(nn.Module):
         In rotated coordinates where the input is rotated.
         """
         row = self.step.row
-        return signed_codes(x, self.grid(row), self.rotation_of(x), self._centre_like(x, row))
+        grid, rotation = self.grid(row), self.rotation_of(x)
+        if self._along_width:
+            return signed_codes(x, grid, rotation, self._centre_like(x, row))
+        return self._encode(x, grid, rotation, row).to(x.dtype) - grid.zero
 
     def weight_codes(self, row: Row = 0) -> Tensor:
         """Integer weights n - z at a step, (c_out, c_in, ...) int16."""
@@ -136,22 +150,43 @@ class IntegerLayer(nn.Module):
         return codes - self.weight_zero.to(torch.int16).view(-1, *[1] * (codes.dim() - 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Layer output at the current step, float32; images are channels-last."""
+        """Layer output at the current step; images are channels-last.
+
+        Float32; on a GPU in the type of the input, or that of an autocast around it. The integers
+        and their scales are computed in float32 whatever that is.
+        """
+        dtype = self._result_type(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._compute(x, dtype)
+
+    def _result_type(self, x: Tensor) -> torch.dtype:
+        dtype = x.dtype
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+        return dtype if dtype in self.kernel.dtypes else torch.float32
+
+    def _compute(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         row = self.step.row
         grid, rotation = self.grid(row), self.rotation_of(x)
         scale = grid.scale
         if rotation is not None and not self.spec.weight_is_rotated:
             scale *= 2.0 ** (-rotation.order / 2)  # H = H_raw 2^(-k/2)
         if rotation is not None and self._along_width:
-            values = signed_codes(x, grid, rotation, self._centre_like(x, row))
+            values = signed_codes(x.float(), grid, rotation, self._centre_like(x, row))
             values = rotate_codes(values, rotation.order, -1)
-            parts = split_values(values, 2**rotation.order * max(-grid.low, grid.high))
+            bound = 2**rotation.order * max(-grid.low, grid.high)
+            parts = split_values(values, bound, self.kernel.codes_dtype)
         else:
-            centre = None if self.centre is None else row_of(self.centre, row)
-            codes = encode(x, grid, rotation, centre, self.spec.linear)
-            parts = [ByteCodes(1, codes, grid.zero)]
-        out = self.product(self.fold_order(rotation), row)(parts, scale, self.bias, x.shape)
+            parts = [ByteCodes(1, self._encode(x, grid, rotation, row), grid.zero)]
+        product = self.product(self.fold_order(rotation), row)
+        out = product(parts, scale, self.bias, x.shape, dtype)
         return self._add_centre(out, x, rotation, row)
+
+    def _encode(
+        self, x: Tensor, grid: CodeGrid, rotation: BlockRotation | None, row: Row
+    ) -> Tensor:
+        centre = None if self.centre is None else row_of(self.centre, row)
+        return self.kernel.encode(x, grid, rotation, centre, self.spec.linear)
 
     @property
     def _along_width(self) -> bool:
@@ -245,10 +280,11 @@ class IntegerLayer(nn.Module):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         """Refuse what would part the buffers from the weights that are ready to multiply."""
         probe = fn(self.weight_scale)
-        if probe.device.type != "cpu" or probe.dtype != torch.float32:
+        if probe.device != self.weight_scale.device or probe.dtype != torch.float32:
             raise BenchError(
-                f"integer layer '{self.layer_name}' computes in float32 on the CPU and cannot move "
-                f"to {probe.dtype} on {probe.device}; use the student it was converted from there"
+                f"integer layer '{self.layer_name}' computes in float32 on "
+                f"{self.weight_scale.device} and cannot move to {probe.dtype} on {probe.device}; "
+                "use the student it was converted from there"
             )
         return super()._apply(fn, recurse)
 

@@ -39,7 +39,14 @@ class OneDNNKernel(Kernel):
         window = (list(place.stride), list(place.padding), list(place.dilation), 1)
         return torch.ops.onednn.qconv_prepack(weight, self.channel_scale, 1.0, 1, *window, shape)
 
-    def __call__(self, codes: Tensor, zero: int, scale: float, bias: Tensor | None) -> Tensor:
+    def __call__(
+        self,
+        codes: Tensor,
+        zero: int,
+        scale: float,
+        bias: Tensor | None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
         """See `Kernel`."""
         if self._packed is None:  # only now is the shape of the input known
             self._packed = self._pack(list(codes.shape))

@@ -19,7 +19,7 @@ class ByteCodes:
 
     Attributes:
         factor: what it counts, 1 or 128.
-        codes: uint8.
+        codes: uint8, or int8 for a kernel with signed codes.
         zero: the byte that stands for zero.
     """
 
@@ -28,7 +28,7 @@ class ByteCodes:
     zero: int
 
 
-def split_values(values: Tensor, bound: int) -> list[ByteCodes]:
+def split_values(values: Tensor, bound: int, dtype: torch.dtype = torch.uint8) -> list[ByteCodes]:
     """Bytes for whole numbers: one where they fit, else a low and a high one.
 
     Codes that are rotated back along the width reach 2^k times the largest code: 96 at 3 bits and
@@ -37,19 +37,24 @@ def split_values(values: Tensor, bound: int) -> list[ByteCodes]:
     Args:
         values: whole numbers in floating point.
         bound: of their magnitude, at most 16319.
+        dtype: of the codes; signed ones have zero at 0.
     """
     if 2 * bound <= 255:
-        return [ByteCodes(1, _bytes(values, bound), bound)]
+        return [_bytes(1, values, bound, dtype)]
     high = torch.floor((values + DIGIT // 2) / DIGIT)
     zero = (bound + DIGIT // 2) // DIGIT
-    low = _bytes(values - DIGIT * high, DIGIT // 2)
-    return [ByteCodes(1, low, DIGIT // 2), ByteCodes(DIGIT, _bytes(high, zero), zero)]
+    return [
+        _bytes(1, values - DIGIT * high, DIGIT // 2, dtype),
+        _bytes(DIGIT, high, zero, dtype),
+    ]
 
 
-def _bytes(values: Tensor, zero: int) -> Tensor:
-    codes = (values + zero).to(torch.uint8)
+def _bytes(factor: int, values: Tensor, bound: int, dtype: torch.dtype) -> ByteCodes:
+    zero = 0 if dtype == torch.int8 else bound
+    codes = (values + zero).to(dtype)
     image = codes.dim() == 4
-    return codes.contiguous(memory_format=torch.channels_last) if image else codes.contiguous()
+    layout = torch.channels_last if image else torch.contiguous_format
+    return ByteCodes(factor, codes.contiguous(memory_format=layout), zero)
 
 
 class Product:
@@ -101,7 +106,12 @@ class Product:
         return cls(parts, geometry, len(weight), bound)
 
     def __call__(
-        self, codes: list[ByteCodes], scale: float, bias: Tensor | None, shape: torch.Size
+        self,
+        codes: list[ByteCodes],
+        scale: float,
+        bias: Tensor | None,
+        shape: torch.Size,
+        dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """The layer's output.
 
@@ -110,13 +120,16 @@ class Product:
             scale: of the codes.
             bias: (c_out,) or None.
             shape: of the layer's input.
+            dtype: of the output; parts are added in float32.
         """
+        whole = len(codes) == len(self.parts) == 1
+        inner = dtype if whole else torch.float32
         out: Tensor | None = None
         for code in codes:
             entry = self._enter(code.codes)
             for digit, kernel in self.parts:
                 first = out is None
-                part = kernel(entry, code.zero, scale * code.factor, bias if first else None)
+                part = kernel(entry, code.zero, scale * code.factor, bias if first else None, inner)
                 if out is None:
                     out = part
                 elif digit.rows is None:
@@ -124,6 +137,7 @@ class Product:
                 else:
                     out = out.index_add_(1, digit.rows, part)
         assert out is not None
+        out = out.to(dtype)
         if self.geometry.kind == "linear":
             return out.view(*shape[:-1], self.c_out)
         return out.squeeze(2) if self.geometry.kind == "conv1d" else out

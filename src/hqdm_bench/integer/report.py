@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from hqdm_bench.integer.layer import IntegerLayer
 
 __all__ = ["ConversionReport", "LayerReport", "describe"]
@@ -20,8 +22,9 @@ class LayerReport:
         kind: linear, conv1d or conv2d.
         weight_bits: of a stored weight code.
         levels: number of codes of the input.
-        rotation: such as "channel 32", "width 8", or "none".
-        container: how codes are held, "uint8" or "two uint8 digits".
+        rotation: such as "channel 32", "width 8", or "none"; with its transform unless it is that
+            of the matrix.
+        container: how codes are held, "uint8", "int8", or two digits of these.
         weight_digits: int8 digits of the weight, 1 or 2.
         wide_rows: output channels that need the second one.
         bound: no int32 accumulator exceeds it in magnitude.
@@ -88,7 +91,8 @@ def describe(layers: Mapping[str, IntegerLayer]) -> tuple[LayerReport, ...]:
 
 
 def _describe(name: str, layer: IntegerLayer) -> LayerReport:
-    spec, text, container = layer.spec, "none", "uint8"
+    byte = "int8" if layer.kernel.codes_dtype == torch.int8 else "uint8"
+    spec, text, container = layer.spec, "none", byte
     rotation = spec.rotation
     if rotation is not None:
         along_width = not spec.linear and not rotation.foldable
@@ -96,10 +100,12 @@ def _describe(name: str, layer: IntegerLayer) -> LayerReport:
             text = f"width, up to {2**rotation.order}"
             largest = max(max(-layer.grid(r).low, layer.grid(r).high) for r in layer.rows)
             if 2 * largest * 2**rotation.order > 255:
-                container = "two uint8 digits where the block is wide, else uint8"
+                container = f"two {byte} digits where the block is wide, else {byte}"
         else:
             order = rotation.block_order(spec.shape[1], 2)
             text = f"channel {2**order}" if order else "none"
+        if rotation.transform != "matrix" and text != "none":
+            text += f", {rotation.transform}"
     # Made here and thrown away: they would otherwise be held twice, ready for every order.
     products = [layer.make_product(order, 0) for order in sorted(layer.possible_orders())]
     digits = [digit for product in products for digit, _ in product.parts]

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hqdm_bench.catalogue import Bits
@@ -42,6 +43,11 @@ def save(student: IntegerStudent, path: Path | str, **metadata: Any) -> dict[str
             "a packed student is integer throughout; these layers are not: "
             + ", ".join(layer.name for layer in student.report.kept)
         )
+    if student.precision != torch.float32:
+        raise BenchError(
+            f"this student computes in {student.precision} between its integer layers; pack it "
+            "before use_precision"
+        )
     request, step = student.request, student.step
     assert step is not None
     header = {
@@ -66,7 +72,7 @@ def load(path: Path | str, module: nn.Module, backend: Backend = "auto") -> Inte
     Args:
         path: file of `save`.
         module: a module of the same structure; only its structure counts, it is not changed.
-        backend: see `choose_kernel`.
+        backend: see `choose_kernel`; ``cuda`` puts the student on the current GPU.
 
     Raises:
         BenchError: the file is missing, damaged, not a packed student, or of another structure.
@@ -82,9 +88,10 @@ def load(path: Path | str, module: nn.Module, backend: Backend = "auto") -> Inte
         header["seed"],
         header["timestep_argument"],
     )
-    kernel, why = choose_kernel(backend)
+    kernel, why = choose_kernel(backend, "cuda" if backend == "cuda" else "cpu")
     step = StepIndex(request.timesteps, header["between"])
-    network = copy.deepcopy(module)
+    tensors = {key: value.to(kernel.device) for key, value in tensors.items()}
+    network = copy.deepcopy(module).to(kernel.device)
     layers: dict[str, IntegerLayer] = {}
     for name, entry in header["layers"].items():
         own = _below(tensors, f"{name}.")

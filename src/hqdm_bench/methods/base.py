@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hqdm_bench.catalogue import Bits, Recipe
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.hadamard import Transform
 from hqdm_bench.methods.options import MethodOptions, QatOptions
 from hqdm_bench.methods.request import Rates, Request
 from hqdm_bench.quantization import LoRAWeight, QuantizedLayer, StaticWeight, StepIndex
@@ -54,6 +55,10 @@ class Student(nn.Module):
         if self.step is not None and name is not None:
             given = self._signature.bind_partial(self.network, *args, **kwargs).arguments
             self.step.set(_one_timestep(given.get(name), name))
+        return self._run(*args, **kwargs)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        """What the network returns at the step that is set."""
         return self.network(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -169,6 +174,12 @@ class Student(nn.Module):
         """Drop the kept weights."""
         for layer in self.quantized_layers().values():
             layer.unfreeze()
+        return self
+
+    def use_transform(self, transform: Transform) -> Self:
+        """Choose how layer inputs are rotated, see `Rotation`; part of no file."""
+        for layer in self.quantized_layers().values():
+            layer.use_transform(transform)
         return self
 
     def _option(self, name: str) -> Any:

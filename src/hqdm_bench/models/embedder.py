@@ -1,5 +1,6 @@
 """Embeddings: of the timestep (fixed sinusoids) and of the class (learned)."""
 
+import functools
 import math
 
 import torch
@@ -24,10 +25,16 @@ def timestep_embedding(timesteps: Tensor, channels: int) -> Tensor:
         (B, channels), float32.
     """
     half = channels // 2
-    index = torch.arange(half, dtype=torch.float32)
-    frequencies = torch.exp(-math.log(LONGEST_PERIOD) * index / half).to(timesteps.device)
-    angles = timesteps[:, None].float() * frequencies
+    angles = timesteps[:, None].float() * _frequencies(half, timesteps.device)
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
+
+
+@functools.lru_cache(maxsize=64)
+def _frequencies(half: int, device: torch.device) -> Tensor:
+    """Computed on the CPU, so they are the same numbers everywhere; a GPU is sent them once."""
+    with torch.inference_mode(False), torch.no_grad():
+        index = torch.arange(half, dtype=torch.float32)
+        return torch.exp(-math.log(LONGEST_PERIOD) * index / half).to(device)
 
 
 class ClassEmbedder(nn.Module):

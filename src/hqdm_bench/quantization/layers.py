@@ -1,13 +1,14 @@
 """A convolution or linear layer with quantized weight and input."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.hadamard import BlockRotation
+from hqdm_bench.hadamard import BlockRotation, Transform
 from hqdm_bench.quantization.activation import ActivationQuantizer
 from hqdm_bench.quantization.frozen import FrozenWeight
 from hqdm_bench.quantization.rotation import Rotation
@@ -96,7 +97,13 @@ class QuantizedLayer(nn.Module):
             return None
         dim = self.rotation.dim(self.linear)
         order = self.rotation.block_order(x.shape[dim], x.dim())
-        return BlockRotation(order, dim, self.signs) if order else None
+        return BlockRotation(order, dim, self.signs, self.rotation.transform) if order else None
+
+    def use_transform(self, transform: Transform) -> Self:
+        """Choose how inputs are rotated; the same numbers but for the rounding of sums."""
+        if self.rotation is not None:
+            self.rotation = replace(self.rotation, transform=transform)
+        return self
 
     def switch_rotation(self, on: bool) -> None:
         """Decide whether inputs are rotated; only for a layer that ``chooses``.

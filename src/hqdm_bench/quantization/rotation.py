@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from hqdm_bench.hadamard import divides, largest_order
+from hqdm_bench.hadamard import Transform, divides, largest_order
 
 __all__ = ["Rotation"]
 
@@ -21,12 +21,15 @@ class Rotation:
             can take up. A linear layer's input is rotated along its channels, the last axis.
         smaller_block: take the largest block that divides the axis where 2^k does not, instead of
             leaving the input as it is.
+        transform: how the product with the Hadamard matrix is computed: ``matrix`` as the library
+            of the device does, ``butterfly`` in a stated order that is the same on every device.
     """
 
     order: int = 5
     scope: Literal["official", "every_linear"] = "official"
     axis: Literal["channel", "width"] = "channel"
     smaller_block: bool = False
+    transform: Transform = "matrix"
 
     @property
     def foldable(self) -> bool:

@@ -33,6 +33,7 @@ from hqdm_bench.report.table_notes import (
     best_notes,
     comparison_notes,
     coverage_line,
+    engine_notes,
     interval_notes,
     notes,
     protocol_line,
@@ -116,7 +117,8 @@ def _build(
             comparable,
             interval_notes(value for row in rows for value in row.ours.values()) + best_notes(rows),
             next((r.metrics.get("bias") or {} for r in own if r.metrics is not None), {}),
-        ),
+        )
+        + engine_notes(own, {name: spec.title for name, spec in catalogue.methods.items()}),
         comparison_notes=comparison_notes(entry.difference for entry in comparisons),
     )
 

@@ -19,6 +19,7 @@ __all__ = [
     "best_notes",
     "comparison_notes",
     "coverage_line",
+    "engine_notes",
     "interval_notes",
     "notes",
     "protocol_line",
@@ -156,6 +157,29 @@ def _bias_note(images: int, extractor: str, bias: Mapping[str, float]) -> list[s
             f"score: {', '.join(sizes)}."
         )
     return [" ".join(found)] if found else []
+
+
+def engine_notes(results: Iterable[CellResult], titles: Mapping[str, str]) -> tuple[str, ...]:
+    """Which students drew their images in integers, where some did.
+
+    Args:
+        results: of the table.
+        titles: of their methods.
+    """
+    drawn: dict[str, list[str]] = {}
+    for result in results:
+        record = (result.metrics or {}).get("engine")
+        if record is not None:
+            names = drawn.setdefault(record["engine"], [])
+            title = titles[result.cell.method]
+            if title not in names:
+                names.append(title)
+    if "integer" not in drawn:
+        return ()
+    text = f"Drawn in int8 integers: {', '.join(drawn['integer'])}"
+    if "fake" in drawn:
+        text += f"; fake-quantized in floating point: {', '.join(drawn['fake'])}"
+    return (f"{text}. Codes and sums are the same; float32 around them rounds otherwise.",)
 
 
 def interval_notes(values: Iterable[Estimate]) -> tuple[str, ...]:

@@ -35,7 +35,9 @@ def read_engine(shards: Sequence[Path]) -> dict[str, str] | None:
     found = [read_json(_path(path)) if _path(path).exists() else None for path in shards]
     names = [None if record is None else record["engine"] for record in found]
     if len(set(names)) > 1:
-        said = ", ".join(f"{path.name} by '{name}'" for path, name in zip(shards, names, strict=True))
+        said = ", ".join(
+            f"{path.name} by '{name}'" for path, name in zip(shards, names, strict=True)
+        )
         raise BenchError(
             f"{shards[0].parent}: {said}; images of one cell are drawn by one engine, delete the "
             "shards and draw them again"

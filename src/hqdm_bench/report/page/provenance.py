@@ -47,7 +47,6 @@ WORDS = {
     "validation_trajectories": "held-out trajectories",
     "bootstrap": "bootstrap replicates",
     "trace_images": "images traced along the trajectory",
-    "engine": "how students compute when they draw",
 }
 
 
