@@ -21,6 +21,12 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         metavar="FILE",
         help="where to write (default: model.safetensors beside the student)",
     )
+    pack.add_argument(
+        "--onnx",
+        type=Path,
+        metavar="FILE",
+        help="write the student as an ONNX file, too (needs hqdm-bench[onnx])",
+    )
     pack.set_defaults(run=_pack)
 
 
@@ -28,7 +34,9 @@ def _pack(arguments: argparse.Namespace) -> None:
     context = Context.of(arguments)
     cell = context.cell(arguments)
 
-    from hqdm_bench.integer import convert, save
+    import torch
+
+    from hqdm_bench.integer import convert, export_onnx, save
     from hqdm_bench.methods import load_student
     from hqdm_bench.models import load_latent_diffusion
 
@@ -42,3 +50,12 @@ def _pack(arguments: argparse.Namespace) -> None:
     found = save(student, target, cell=cell.asdict())
     sizes = ", ".join(f"{name} {size / MEGABYTE:.3f} MB" for name, size in found.items())
     sys.stderr.write(f"{student.report.summary()}\n{target}: {sizes}\n")
+    if arguments.onnx is None:
+        return
+    assert student.step is not None
+    labels = None if teacher.embedder is None else torch.arange(2)
+    call = torch.zeros(2, *teacher.latent_shape), torch.full((2,), student.step.timesteps[0])
+    tokens = teacher.context(labels)
+    example = call if tokens is None else (*call, tokens.detach())
+    size = export_onnx(student, arguments.onnx, *example)
+    sys.stderr.write(f"{arguments.onnx}: {size / MEGABYTE:.3f} MB\n")

@@ -38,6 +38,14 @@ class PointwiseConvolution(nn.Module):
             and torch.backends.mkldnn.is_available()
         )
 
+    def plain(self) -> nn.Conv2d:
+        """The same layer as PyTorch's own; its parameters are shared."""
+        c_out, c_in = self.weight.shape[:2]
+        layer = nn.Conv2d(c_in, c_out, 1, (self.stride[0], self.stride[1]), device="meta")
+        layer.weight = self.weight
+        layer.bias = self.bias
+        return layer
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, C', H', W')."""
         return torch.mkldnn_convolution(
