@@ -250,6 +250,22 @@ def test_protocol_and_coverage_lines(project: Project) -> None:
     assert "First-order bias" not in text  # these results record none
 
 
+def test_engines_are_named_where_one_is_integer(project: Project) -> None:
+    for cell in project.suite.cells:
+        if cell.method != "fp":
+            integer = cell.method.startswith("hqdm")
+            project.write_metrics(cell, engine={"engine": "integer" if integer else "fake"})
+    text = written(project, 1)["md"]
+    assert (
+        "Drawn in int8 integers: HQ-DM; fake-quantized in floating point: EfficientDM. Codes"
+        in text
+    )
+    for cell in project.suite.cells:
+        if cell.method != "fp":
+            project.write_metrics(cell, engine={"engine": "fake"})
+    assert "Drawn in int8" not in written(project, 1)["md"]
+
+
 def test_the_bias_of_the_count_is_printed(project: Project) -> None:
     for cell in project.suite.cells:
         project.write_metrics(cell, bias={"fid": 0.4159, "sfid": 7.0312})

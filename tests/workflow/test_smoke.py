@@ -7,6 +7,8 @@ import numpy as np
 import yaml
 
 from hqdm_bench.catalogue import Layout, load_catalogue
+from hqdm_bench.integer import choose_kernel
+from hqdm_bench.integer.onednn import OneDNNKernel
 
 
 def cells(project):
@@ -34,6 +36,24 @@ def test_metrics_carry_their_whole_protocol(smoke):
         assert len(metrics["extractor"]["sha256"]) == 64
         assert all(np.isfinite(list(metrics["values"].values())))
         assert (metrics["paired"] is None) == (cell.method == "fp")
+
+
+def test_students_draw_in_integers_where_that_is_exact(smoke):
+    """Released EfficientDM trains fractional zero-points; it stays fake-quantized and says so."""
+    layout = Layout(smoke.folder)
+    exact = choose_kernel("auto")[0] is OneDNNKernel
+    for cell in cells(smoke):
+        engine = json.loads(layout.metrics(cell).read_text())["engine"]
+        beside = layout.shard(cell, 0).with_suffix(".engine.json")
+        if cell.method == "fp":
+            assert engine is None
+            assert not beside.exists()
+            continue
+        integer = exact and cell.method.startswith("hqdm")
+        assert engine["engine"] == ("integer" if integer else "fake")
+        if exact and cell.method == "efficientdm":
+            assert "zero-point" in engine["why"]
+        assert json.loads(beside.read_text()).items() >= engine.items()
 
 
 def test_methods_see_the_same_labels_and_only_students_differ(smoke):
