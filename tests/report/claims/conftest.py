@@ -84,6 +84,7 @@ class World:
         losses: Sequence[Sequence[float]] = (),
         coverage: Mapping[str, Any] | None = None,
         growth: Sequence[Sequence[float]] = (),
+        engines: Sequence[Mapping[str, str] | None] = (),
     ) -> World:
         """One row.
 
@@ -96,6 +97,7 @@ class World:
             losses: by seed, one an epoch.
             coverage: of training.json.
             growth: by seed, latent errors along the trajectory.
+            engines: by seed, how the student drew.
         """
         full = method == "fp"
         for seed, values in enumerate(seeds):
@@ -107,6 +109,7 @@ class World:
                 "paired": None if full else paired,
                 "protocol": {"images": 50_000 if self.papers else 384},
                 "extractor": {"name": "inception" if self.papers else "mini-classifier"},
+                "engine": engines[seed] if engines else None,
             }
             training = {"coverage": coverage or {"by_bits": {}}, "noise_error": 0.1}
             drawn = {key: values[key] + part for key, part in (noise or {}).items()}

@@ -132,9 +132,9 @@ def test_without_the_cells_nothing_is_run(world: World) -> None:
     assert found.verdict == NOT_RUN
     assert found.scope.startswith("Nothing: the suite has no model of that data set")
     assert found.grade.evidence == ()
-    hardware = world.judge("integer-convolution")
-    assert hardware.verdict == NOT_RUN
-    assert "integer engine" in hardware.rule
+    speed = world.judge("faster")
+    assert speed.verdict == NOT_RUN
+    assert "full-size models" in speed.rule
 
 
 def churches(world: World, *, recall: float = 0.7, widths: tuple[str, ...] = ("w4a4", "w4a3")):
@@ -276,3 +276,30 @@ def test_nothing_is_divided_by_zero(world: World) -> None:
     world.add("imagenet", "efficientdm", "w4a3", *of("precision", 0.0, 0.0))
     world.add("imagenet", "hqdm", "w4a3", *of("precision", 0.5, 0.6))
     assert world.judge("precision-w4a3").verdict == NOT_RUN
+
+
+INTEGER = {"engine": "integer", "why": "exact here"}
+FRACTIONAL = {"engine": "fake", "why": "layer 'a': the zero-point of its input is 0.5"}
+OTHER_CPU = {"engine": "fake", "why": "oneDNN's int8 sums are not exact here"}
+
+
+@pytest.mark.parametrize(
+    ("engines", "verdict", "effect"),
+    [
+        ((INTEGER, INTEGER), REPRODUCED, 1.0),
+        ((FRACTIONAL, FRACTIONAL), NOT_REPRODUCED, 0.0),
+        ((INTEGER, FRACTIONAL), NOT_REPRODUCED, 0.5),
+        ((OTHER_CPU, OTHER_CPU), NOT_RUN, None),
+        ((None, None), NOT_RUN, None),
+        ((INTEGER, OTHER_CPU), REPRODUCED, 1.0),
+    ],
+)
+def test_execution_in_integers(
+    world: World, engines: tuple[dict[str, str] | None, ...], verdict: str, effect: float | None
+) -> None:
+    world.add("imagenet", "hqdm", "w4a4", *of("fid", 1.0, 1.1), engines=engines)
+    found = world.judge("integer-convolution")
+    assert found.verdict == verdict
+    if effect is not None:
+        (part,) = found.grade.parts
+        assert part.effect == effect

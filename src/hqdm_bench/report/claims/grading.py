@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hqdm_bench.catalogue import Catalogue, Suite
 from hqdm_bench.report.claims.arithmetic import CONTRADICTS, Finding, check
+from hqdm_bench.report.claims.grade_execution import EXECUTION_KINDS
 from hqdm_bench.report.claims.grade_outliers import OUTLIER_KINDS, grade_outliers
 from hqdm_bench.report.claims.grade_tables import TABLE_KINDS, grade_tables, numbers_count
 from hqdm_bench.report.claims.grade_training import TRAINING_KINDS
@@ -80,4 +81,6 @@ def _grade(claim: Claim, tables: PaperTables, material: Material) -> Grade:
         return grade_outliers(claim, material)
     if claim.kind in TRAINING_KINDS:
         return TRAINING_KINDS[claim.kind](claim, material)
+    if claim.kind in EXECUTION_KINDS:
+        return EXECUTION_KINDS[claim.kind](claim, material)
     return not_run(f"It needs {claim.needs}.")
