@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import hqdm_bench
+from hqdm_bench import integer
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods import Student
 from hqdm_bench.quantization import coverage
@@ -341,4 +342,19 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for block in blocks:
             exec(compile(block, str(PAGE), "exec"), space)
     assert torch.isfinite(space["image"]).all()
+    assert 0 < space["bytes_of_it"]["packed"] < space["bytes_of_it"]["bfloat16"]
     assert space["share"] == coverage(space["student"], calls[0])["low_bit"]["mac_share"]
+
+
+@torch.no_grad()
+def test_it_multiplies_integers(trained: tuple[Any, ...], tmp_path: Path) -> None:
+    network, student, calls = trained
+    made = integer.convert(student)
+    assert not made.report.kept
+    integer.save(made, tmp_path / "packed.safetensors")
+    again = integer.load(tmp_path / "packed.safetensors", network)
+    for call in calls:
+        expected = student(**call).sample
+        found = made(**call).sample
+        assert (found - expected).norm() < 0.02 * expected.norm()
+        assert torch.equal(again(**call).sample, found)

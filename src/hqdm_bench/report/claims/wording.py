@@ -70,8 +70,8 @@ RULES = {
     "under the released code's choice of layers. " + COUNTED.format(noun="models"),
     "memory": "Packed bytes of the student (codes, grids, tables) over those of float32, below "
     "one. " + COUNTED.format(noun="models"),
-    "integer_execution": "The student drew its images with products of bytes in 32-bit sums in every "
-    "quantized layer, whose codes are those of the fake-quantized layer. "
+    "integer_execution": "The student drew its images with products of bytes in 32-bit sums in "
+    "every quantized layer, whose codes are those of the fake-quantized layer. "
     + COUNTED.format(noun="rows of the tables, all training seeds"),
     "not_measured": "Not decided; it needs {needs}.",
 }
