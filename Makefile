@@ -51,6 +51,7 @@ tuning: $(STAMP)  ## candidates of hqdm-plus on trajectories of their own, noise
 bench: $(STAMP)  ## integer execution against float32, bfloat16 and fake quantization at full size (minutes)
 	mkdir -p results/bench
 	$(ENV) $(VENV)/bin/python benchmarks/integer.py --output results/bench/integer.json $(ARGS)
+	$(ENV) $(VENV)/bin/python benchmarks/integer_plot.py results/bench/integer.json figures/bench/integer
 
 test: $(STAMP)  ## fast tests (more: make test ARGS="-m slow")
 	$(ENV) $(VENV)/bin/pytest $(ARGS)

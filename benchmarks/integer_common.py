@@ -21,7 +21,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def full_size(name: str) -> tuple[UNet, tuple[int, int, int], int | None]:
     """A UNet with random weights everywhere, its latent shape and the width of its context."""
     spec = load_catalogue(ROOT).model(name)
-    unet = UNet(**spec.unet).eval().requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet(**spec.unet).eval().requires_grad_(False)
     random = torch.Generator().manual_seed(0)
     for parameter in unet.parameters():
         if parameter.dim() > 1 and not parameter.any():

@@ -69,6 +69,8 @@ def test_published_runs_are_of_the_current_catalogue(suite):
                 added = {"bootstrap", "trace_images"} - set(recorded)
                 unchanged = {name: getattr(current, name) for name in added}
                 assert Protocol(**recorded, **unchanged) == current
+                if catalogue.suite(suite).engine == "auto" and cell.method != "fp":
+                    assert metrics["engine"]["engine"] in ("integer", "fake")
             if cell.method != "fp":
                 training = read_json(own / "training.json")
                 assert Recipe(**training["recipe"]) == catalogue.recipe(entry.recipe)
