@@ -1,45 +1,84 @@
-"""Products of attention between integer layers, in float32."""
+"""Attention between integer layers, in float32.
 
-import math
+PyTorch sends float32 matrix products to the BLAS, which takes twice as long as oneDNN on some
+processors, and goes through the scores of all heads three times, which do not fit a cache. Here
+every head is finished before the next. The numbers are the same up to rounding.
+"""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hqdm_bench.models.attention import RowProduct
+from hqdm_bench.models.attention import QKVAttention, TokenAttention
 
-__all__ = ["OneDNNRowProduct"]
+__all__ = ["OneDNNQKVAttention", "OneDNNTokenAttention", "faster_attention", "plain_attention"]
 
-SMALLEST = 2**21  # multiply-accumulates of a product from which the detour pays
+SMALLEST = 2**21  # multiply-accumulates of a head's scores from which the detour pays
 
 
-class OneDNNRowProduct(RowProduct):
-    """The products of attention through oneDNN.
+def faster_attention(layer: nn.Module) -> nn.Module | None:
+    """What computes a layer's attention faster, or None."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(
+        torch.ops.mkldnn, "_linear_pointwise"
+    ):
+        return None
+    if type(layer) is TokenAttention:
+        return OneDNNTokenAttention(layer.scale)
+    if type(layer) is QKVAttention:
+        return OneDNNQKVAttention(layer.heads)
+    return None
 
-    PyTorch sends float32 matrix products to the BLAS, which takes twice as long on some processors.
-    The numbers are the same up to rounding.
-    """
 
-    @staticmethod
-    def available() -> bool:
-        """Whether this PyTorch has the operator."""
-        return torch.backends.mkldnn.is_available() and hasattr(
-            torch.ops.mkldnn, "_linear_pointwise"
-        )
+def plain_attention(layer: nn.Module) -> nn.Module | None:
+    """The inverse: PyTorch's own operations, or None if the layer is none of these."""
+    if isinstance(layer, OneDNNTokenAttention):
+        return TokenAttention(layer.scale)
+    return QKVAttention(layer.heads) if isinstance(layer, OneDNNQKVAttention) else None
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Map (..., n, d) and (..., m, d) to a b^T, (..., n, m)."""
-        small = a.shape[-2] * b.shape[-2] * b.shape[-1] < SMALLEST
-        if small or a.dtype != torch.float32 or a.device.type != "cpu":
-            return super().forward(a, b)
-        lead = a.shape[:-2]
-        count = math.prod(lead)
-        left = a.reshape(count, *a.shape[-2:])
-        right = b.expand(*lead, *b.shape[-2:]).reshape(count, *b.shape[-2:])
-        parts = [
-            torch.ops.mkldnn._linear_pointwise(
-                rows.contiguous(), others.contiguous(), None, "none", [], ""
-            )
-            for rows, others in zip(left, right, strict=True)
-        ]
-        whole = parts[0] if count == 1 else torch.stack(parts)
-        return whole.view(*lead, a.shape[-2], b.shape[-2])
+
+def _product(rows: Tensor, others: Tensor) -> Tensor:
+    """Rows times rows: (n, d) and (m, d) to (n, m)."""
+    return torch.ops.mkldnn._linear_pointwise(
+        rows.contiguous(), others.contiguous(), None, "none", [], ""
+    )
+
+
+def _pays(x: Tensor, scores: int, width: int) -> bool:
+    return scores * width >= SMALLEST and x.dtype == torch.float32 and x.device.type == "cpu"
+
+
+class OneDNNTokenAttention(TokenAttention):
+    """`TokenAttention` head by head."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `TokenAttention`."""
+        batch, heads, tokens, width = query.shape
+        if not _pays(query, tokens * key.shape[2], width):
+            return super().forward(query, key, value)
+        # Heads side by side, as the next layer reads them.
+        out = query.new_empty(batch, tokens, heads, width)
+        for image in range(batch):
+            for head in range(heads):
+                scores = _product(query[image, head], key[image, head])
+                weights = torch.softmax(scores.mul_(self.scale), dim=-1)
+                out[image, :, head] = _product(weights, value[image, head].t())
+        return out.transpose(1, 2)
+
+
+class OneDNNQKVAttention(QKVAttention):
+    """`QKVAttention` head by head; the result is channels-last."""
+
+    def forward(self, qkv: Tensor) -> Tensor:
+        """See `QKVAttention`."""
+        batch, rows, tokens = qkv.shape
+        width = rows // (3 * self.heads)
+        if not _pays(qkv, tokens * tokens, width):
+            return super().forward(qkv)
+        scale = width**-0.25
+        parts = qkv.unflatten(1, (self.heads, 3, width))
+        out = qkv.new_empty(batch, tokens, self.heads, width)
+        for image in range(batch):
+            for head in range(self.heads):
+                query, key, value = parts[image, head]
+                scores = _product(query.t() * scale, key.t() * scale)
+                out[image, :, head] = _product(torch.softmax(scores, dim=-1), value)
+        return out.flatten(2).transpose(1, 2)

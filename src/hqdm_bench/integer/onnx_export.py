@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import atomic_path
-from hqdm_bench.integer.attention import OneDNNRowProduct
+from hqdm_bench.integer.attention import plain_attention
 from hqdm_bench.integer.layer import IntegerLayer
 from hqdm_bench.integer.onnx_layer import OnnxLayer, Trace
 from hqdm_bench.integer.pointwise import PointwiseConvolution
 from hqdm_bench.integer.student import IntegerStudent
-from hqdm_bench.models.attention import RowProduct
 from hqdm_bench.quantization import StepIndex, replace
 
 __all__ = ["export_onnx"]
@@ -136,8 +135,8 @@ def _replaced(student: IntegerStudent, shapes: dict[str, torch.Size], trace: Tra
             replace(network, name, nn.Identity())  # never called
         elif isinstance(layer, PointwiseConvolution):
             replace(network, name, layer.plain())
-        elif isinstance(layer, OneDNNRowProduct):
-            replace(network, name, RowProduct())
+        elif (attention := plain_attention(layer)) is not None:
+            replace(network, name, attention)
     return network.to(memory_format=torch.contiguous_format)
 
 

@@ -6,13 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.integer.attention import OneDNNRowProduct
+from hqdm_bench.integer.attention import faster_attention
 from hqdm_bench.integer.graphs import StepGraphs
 from hqdm_bench.integer.layer import IntegerLayer
 from hqdm_bench.integer.pointwise import PointwiseConvolution
 from hqdm_bench.integer.report import ConversionReport
 from hqdm_bench.methods import MethodOptions, Request, Student
-from hqdm_bench.models.attention import RowProduct
 from hqdm_bench.quantization import StepIndex, replace
 
 __all__ = ["IntegerStudent"]
@@ -43,8 +42,9 @@ class IntegerStudent(Student):
                 layer.to(memory_format=torch.channels_last)
             if PointwiseConvolution.fits(layer):
                 replace(network, name, PointwiseConvolution(layer))
-            if type(layer) is RowProduct and OneDNNRowProduct.available():
-                replace(network, name, OneDNNRowProduct())
+            attention = faster_attention(layer)
+            if attention is not None:
+                replace(network, name, attention)
         super().__init__(network.requires_grad_(False).eval(), step, options, request)
         self.report = report
         self.precision = torch.float32

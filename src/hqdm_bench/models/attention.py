@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hqdm_bench.models.unet_config import GROUPS
 
-__all__ = ["AttentionBlock", "RowProduct", "SpatialTransformer", "zeroed"]
+__all__ = ["AttentionBlock", "QKVAttention", "SpatialTransformer", "TokenAttention", "zeroed"]
 
 TRANSFORMER_NORM_EPS = 1e-6  # ten times smaller than elsewhere in the UNet
 
@@ -22,21 +22,12 @@ def zeroed(layer: nn.Conv1d | nn.Conv2d) -> nn.Conv1d | nn.Conv2d:
     return layer
 
 
-class RowProduct(nn.Module):
-    """Products of the rows of two matrices; a module, so that it can be computed otherwise."""
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Map (..., n, d) and (..., m, d) to a b^T, (..., n, m)."""
-        return a @ b.transpose(-2, -1)
-
-
 class QKVAttention(nn.Module):
     """Attention on a fused projection whose rows are ordered (head, q | k | v, channel)."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.product = RowProduct()
 
     def forward(self, qkv: Tensor) -> Tensor:
         """Map (B, 3C, T) to (B, C, T)."""
@@ -45,9 +36,8 @@ class QKVAttention(nn.Module):
         query, key, value = qkv.reshape(batch * self.heads, 3 * width, tokens).split(width, dim=1)
         # Both factors take the fourth root of 1/d: the product stays small in half precision.
         scale = width**-0.25
-        scores = self.product((query * scale).transpose(1, 2), (key * scale).transpose(1, 2))
-        weights = torch.softmax(scores, dim=-1)
-        return self.product(value, weights).reshape(batch, -1, tokens)
+        weights = torch.softmax((query * scale).transpose(1, 2) @ (key * scale), dim=-1)
+        return (value @ weights.transpose(1, 2)).reshape(batch, -1, tokens)
 
 
 class AttentionBlock(nn.Module):
@@ -66,18 +56,29 @@ class AttentionBlock(nn.Module):
         return x + self.proj_out(hidden).reshape(x.shape)
 
 
+class TokenAttention(nn.Module):
+    """softmax(q k^T scale) v; a module of its own, so that it can be computed otherwise."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Map (B, heads, T, d) and twice (B, heads, L, d) to (B, heads, T, d)."""
+        return torch.softmax(query @ key.transpose(2, 3) * self.scale, dim=-1) @ value
+
+
 class CrossAttention(nn.Module):
     """Multi-head attention of tokens to a context, or to themselves."""
 
     def __init__(self, channels: int, context_dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.scale = (channels // heads) ** -0.5
+        self.attention = TokenAttention((channels // heads) ** -0.5)
         self.to_q = nn.Linear(channels, channels, bias=False)
         self.to_k = nn.Linear(context_dim, channels, bias=False)
         self.to_v = nn.Linear(context_dim, channels, bias=False)
         self.to_out = nn.Sequential(nn.Linear(channels, channels), nn.Dropout(dropout))
-        self.product = RowProduct()
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map tokens (B, T, C), and a context (B, L, D), to (B, T, C)."""
@@ -85,9 +86,7 @@ class CrossAttention(nn.Module):
         query, key, value = (
             self._split(tokens) for tokens in (self.to_q(x), self.to_k(context), self.to_v(context))
         )
-        weights = torch.softmax(self.product(query, key).mul_(self.scale), dim=-1)
-        out = self.product(weights, value.transpose(2, 3))
-        return self.to_out(out.transpose(1, 2).flatten(2))
+        return self.to_out(self.attention(query, key, value).transpose(1, 2).flatten(2))
 
     def _split(self, tokens: Tensor) -> Tensor:
         """(B, T, C) to (B, heads, T, C / heads)."""
