@@ -1,6 +1,6 @@
 """What the benchmarks of integer execution share: full-size UNets with random weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from hqdm_bench.catalogue import Bits, load_catalogue
 from hqdm_bench.distill import calibrate_on_calls
-from hqdm_bench.integer import IntegerStudent
+from hqdm_bench.integer import IntegerLayer, IntegerStudent
 from hqdm_bench.methods import Request, Student, get_method
 from hqdm_bench.models import UNet
 
-__all__ = ["calibrated_student", "call_of", "full_size", "layer_inputs"]
+__all__ = ["by_shape", "calibrated_student", "call_of", "full_size", "layer_inputs"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,3 +62,29 @@ def layer_inputs(student: IntegerStudent, call: tuple[Any, ...]) -> dict[str, Te
     for hook in hooks:
         hook.remove()
     return found
+
+
+Measure = Callable[[str, IntegerLayer, Tensor], dict[str, Any]]
+
+
+def by_shape(
+    student: IntegerStudent, call: tuple[Any, ...], measure: Measure
+) -> list[dict[str, Any]]:
+    """What is measured of one layer of every distinct shape, with how often the shape occurs."""
+    inputs = layer_inputs(student, call)
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for name, layer in student.integer_layers().items():
+        x, spec = inputs[name], layer.spec
+        key = (spec.shape, spec.geometry, tuple(x.shape), spec.rotation is None)
+        if key in found:
+            found[key]["count"] += 1
+            continue
+        found[key] = {
+            "layer": name,
+            "count": 1,
+            "kind": spec.geometry.kind,
+            "weight": list(spec.shape),
+            "input": list(x.shape),
+            **measure(name, layer, x),
+        }
+    return list(found.values())

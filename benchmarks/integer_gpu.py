@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from integer_common import calibrated_student, call_of, full_size, layer_inputs
+from integer_common import by_shape, calibrated_student, call_of, full_size, layer_inputs
 from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
@@ -108,24 +108,12 @@ def layer_times(
     clock: Clock, unet: UNet, integer: IntegerStudent, call: tuple[Any, ...]
 ) -> list[dict[str, Any]]:
     """One entry a distinct shape, with how often it occurs."""
-    inputs = layer_inputs(integer, call)
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for name, layer in integer.integer_layers().items():
-        x, spec = inputs[name], layer.spec
-        key = (spec.shape, spec.geometry, tuple(x.shape), spec.rotation is None)
-        if key in found:
-            found[key]["count"] += 1
-            continue
+
+    def measure(name: str, layer: IntegerLayer, x: Tensor) -> dict[str, Any]:
         source = copy.deepcopy(unet.get_submodule(name)).bfloat16().cuda()
-        found[key] = {
-            "layer": name,
-            "count": 1,
-            "kind": spec.geometry.kind,
-            "weight": list(spec.shape),
-            "input": list(x.shape),
-            **one_layer(clock, source, layer, x.bfloat16()),
-        }
-    return list(found.values())
+        return one_layer(clock, source, layer, x.bfloat16())
+
+    return by_shape(integer, call, measure)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import torch
-from integer_common import layer_inputs
+from integer_common import by_shape
 from timing import seconds
 from torch import nn
 
@@ -21,23 +21,11 @@ def layer_times(
     unet: UNet, student: Student, integer: IntegerStudent, call: tuple[Any, ...], rounds: int
 ) -> list[dict[str, Any]]:
     """One entry a distinct shape, with how often it occurs."""
-    inputs = layer_inputs(integer, call)
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for name, layer in integer.integer_layers().items():
-        x, spec = inputs[name], layer.spec
-        key = (spec.shape, spec.geometry, tuple(x.shape), spec.rotation is None)
-        if key in found:
-            found[key]["count"] += 1
-            continue
-        found[key] = {
-            "layer": name,
-            "count": 1,
-            "kind": spec.geometry.kind,
-            "weight": list(spec.shape),
-            "input": list(x.shape),
-            **_one_layer(unet.get_submodule(name), student, layer, x, name, rounds),
-        }
-    return list(found.values())
+
+    def measure(name: str, layer: IntegerLayer, x: torch.Tensor) -> dict[str, Any]:
+        return _one_layer(unet.get_submodule(name), student, layer, x, name, rounds)
+
+    return by_shape(integer, call, measure)
 
 
 def _one_layer(
