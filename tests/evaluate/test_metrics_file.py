@@ -253,6 +253,7 @@ def test_the_files_hold_every_number_and_the_whole_protocol(
         "ssim_median": pytest.approx(0.5),
     }
     assert report["images_sha256"] == samples.images_sha256
+    assert report["engine"] is None  # nothing was recorded beside these images
     assert list(report) == [
         "cell",
         "protocol",
@@ -263,6 +264,7 @@ def test_the_files_hold_every_number_and_the_whole_protocol(
         "bias",
         "paired",
         "images_sha256",
+        "engine",
     ]
     replicates = read_replicates(beside)
     assert set(replicates) == {*keys, *report["paired"]}
