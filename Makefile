@@ -48,7 +48,7 @@ plus: $(STAMP)  ## hqdm-plus against both methods: three models, five seeds (an 
 tuning: $(STAMP)  ## candidates of hqdm-plus on trajectories of their own, noise error only (ten minutes)
 	$(SNAKEMAKE) --cores $(CORES) $(ARGS) tuning
 
-bench: $(STAMP)  ## integer execution against float32, bfloat16 and fake quantization at full size (minutes)
+bench: $(STAMP)  ## integer execution against float32, bfloat16 and fake quantization at full size (ten minutes)
 	mkdir -p results/bench
 	$(ENV) $(VENV)/bin/python benchmarks/integer.py --output results/bench/integer.json $(ARGS)
 	$(ENV) $(VENV)/bin/python benchmarks/integer_plot.py results/bench/integer.json figures/bench/integer

@@ -110,8 +110,8 @@ def summary(name: str, result: dict[str, Any], peak: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["imagenet", "bedrooms", "churches"])
-    parser.add_argument("--batches", type=int, nargs="+", default=[1])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--skip-layers", action="store_true")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
