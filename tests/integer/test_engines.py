@@ -36,12 +36,14 @@ def test_auto_says_why_it_is_not_integer(make: Any, monkeypatch: pytest.MonkeyPa
     _, record = student_engine(make(*CASES["wide"]), "auto", CPU)
     assert record["engine"] == "fake"
     assert "does not fit bytes" in record["why"]
+    assert record["why"].startswith("layer '")  # by which claims tell a student's fault
     student = make("efficientdm", "w4a4", {})
     with torch.no_grad():
         next(iter(student.low_bit_layers().values())).activation.zero[1] += 0.25
     _, record = student_engine(student, "auto", CPU)
     assert record["engine"] == "fake"
     assert "zero_points 'integer'" in record["why"]
+    assert record["why"].startswith("layer '")
     monkeypatch.setattr(module, "choose_kernel", lambda _: (ExactFloatKernel, "no VNNI"))
     _, record = student_engine(make(*CASES["hqdm"]), "auto", CPU)
     assert record == {"engine": "fake", "why": "no VNNI"}

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hqdm_bench.catalogue import Bits
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.tensors import read_tensors, write_tensors
 from hqdm_bench.integer.backends import Backend, choose_kernel
@@ -15,7 +14,7 @@ from hqdm_bench.integer.layer import IntegerLayer
 from hqdm_bench.integer.report import ConversionReport, describe
 from hqdm_bench.integer.spec import LayerSpec
 from hqdm_bench.integer.student import IntegerStudent
-from hqdm_bench.methods import Request, get_method
+from hqdm_bench.methods import get_method, read_request, student_header
 from hqdm_bench.quantization import StepIndex, replace
 
 __all__ = ["byte_report", "load", "save"]
@@ -48,18 +47,11 @@ def save(student: IntegerStudent, path: Path | str, **metadata: Any) -> dict[str
             f"this student computes in {student.precision} between its integer layers; pack it "
             "before use_precision"
         )
-    request, step = student.request, student.step
-    assert step is not None
+    assert student.step is not None
     header = {
         "packed_format": FORMAT,
-        "method": student.method,
-        "options": student.options.resolved(),
-        "bits": str(request.bits),
-        "timesteps": list(request.timesteps),
-        "timestep_argument": request.timestep_argument,
-        "lora_rank": request.rank,
-        "seed": request.seed,
-        "between": step.between,
+        **student_header(student),
+        "between": student.step.between,
         "layers": {name: layer.spec.asdict() for name, layer in student.integer_layers().items()},
     }
     write_tensors(Path(path), student.network.state_dict(), {**metadata, **header})
@@ -81,13 +73,7 @@ def load(path: Path | str, module: nn.Module, backend: Backend = "auto") -> Inte
     tensors, header = read_tensors(path)
     if header.get("packed_format") != FORMAT:
         raise BenchError(f"{path} is not a packed student of this version; pack it again")
-    request = Request(
-        Bits.parse(header["bits"]),
-        tuple(header["timesteps"]),
-        header["lora_rank"],
-        header["seed"],
-        header["timestep_argument"],
-    )
+    request = read_request(header)
     kernel, why = choose_kernel(backend, "cuda" if backend == "cuda" else "cpu")
     step = StepIndex(request.timesteps, header["between"])
     tensors = {key: value.to(kernel.device) for key, value in tensors.items()}

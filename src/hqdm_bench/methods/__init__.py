@@ -12,7 +12,7 @@ from hqdm_bench.methods.registry import (
     register,
 )
 from hqdm_bench.methods.request import Rates, Request
-from hqdm_bench.methods.storage import load_student, save_student
+from hqdm_bench.methods.storage import load_student, read_request, save_student, student_header
 
 __all__ = [
     "InputTransform",
@@ -28,7 +28,9 @@ __all__ = [
     "get_method",
     "load_student",
     "quantize",
+    "read_request",
     "register",
     "save_student",
+    "student_header",
     "text_option",
 ]

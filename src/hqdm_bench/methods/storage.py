@@ -13,7 +13,7 @@ from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.registry import get_method
 from hqdm_bench.methods.request import Request
 
-__all__ = ["load_student", "save_student"]
+__all__ = ["load_student", "read_request", "save_student", "student_header"]
 
 
 def save_student(
@@ -29,8 +29,13 @@ def save_student(
         path: a .safetensors file.
         metadata: further header entries, for example the cell.
     """
+    write_tensors(Path(path), _state(student), {**(metadata or {}), **student_header(student)})
+
+
+def student_header(student: Student) -> dict[str, Any]:
+    """What a file says of the student in it: enough to build it again."""
     request = student.request
-    header = {
+    return {
         "method": student.method,
         "options": student.options.resolved(),
         "bits": str(request.bits),
@@ -39,7 +44,17 @@ def save_student(
         "lora_rank": request.rank,
         "seed": request.seed,
     }
-    write_tensors(Path(path), _state(student), {**(metadata or {}), **header})
+
+
+def read_request(header: Mapping[str, Any]) -> Request:
+    """What a student was built for, from `student_header`."""
+    return Request(
+        Bits.parse(header["bits"]),
+        tuple(header["timesteps"]),
+        header["lora_rank"],
+        header["seed"],
+        header["timestep_argument"],
+    )
 
 
 def load_student(path: Path | str, module: nn.Module, method: MethodSpec | None = None) -> Student:
@@ -57,13 +72,7 @@ def load_student(path: Path | str, module: nn.Module, method: MethodSpec | None 
     path = Path(path)
     tensors, header = read_tensors(path)
     try:
-        request = Request(
-            Bits.parse(header["bits"]),
-            tuple(header["timesteps"]),
-            header["lora_rank"],
-            header["seed"],
-            header["timestep_argument"],
-        )
+        request = read_request(header)
         found = (header["method"], header["options"])
     except KeyError as error:
         raise BenchError(
