@@ -8,7 +8,13 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.distill import calibrate_on_calls
 from hqdm_bench.distill.observe import SAMPLE
 from hqdm_bench.methods import Student, quantize
-from hqdm_bench.quantization import QuantizedLayer, mse_grid, symmetric_mse_scale
+from hqdm_bench.quantization import (
+    EmaObserver,
+    LearnedStep,
+    QuantizedLayer,
+    mse_grid,
+    symmetric_mse_scale,
+)
 
 TIMES = (1, 501)
 
@@ -175,3 +181,23 @@ def test_ranges_of_before_do_not_hide_a_missing_timestep() -> None:
     calibrate_on_calls(student, [(torch.randn(4, 8),)])
     with pytest.raises(BenchError, match="no call ran '0'"):
         calibrate_on_calls(student, [])
+
+
+def test_another_observer_takes_the_place_of_the_search() -> None:
+    student, calls = make("efficientdm"), calls_of(normal(4, 32, 6, 6))
+    calibrate_on_calls(student, calls, observer=lambda: EmaObserver(0.5))
+    for row, t in enumerate(TIMES):
+        first, second = (call[0] for call in calls if call[1] == t)
+        low, high = (first.min() + second.min()) / 2, (first.max() + second.max()) / 2
+        scale = layer(student, "image").activation.scale[row].detach()
+        torch.testing.assert_close(scale, (high - low) / 15)
+
+
+def test_a_step_for_all_timesteps_is_searched_over_all_calls() -> None:
+    student, calls = make("efficientdm"), calls_of(normal(2, 32, 4, 4))
+    image = layer(student, "image")
+    for one in student.quantized_layers().values():
+        one.activation = LearnedStep(4)
+    calibrate_on_calls(student, [*calls, calls[0]])  # apart, which one range does not mind
+    every = torch.cat([call[0].flatten() for call in [*calls, calls[0]]])
+    assert image.activation.scale.item() == mse_grid(every, 4, per_channel=False).scale

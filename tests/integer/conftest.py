@@ -129,5 +129,7 @@ def _move(student: Student) -> None:
     random = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for layer in student.low_bit_layers().values():
+            if not isinstance(layer.weight, LoRAWeight):
+                continue
             update = layer.weight.lora_B
             update.copy_(0.05 * torch.randn(update.shape, generator=random))

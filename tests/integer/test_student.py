@@ -31,6 +31,8 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "plus-full": ("hqdm_plus", "w4a4", {"policy": "full"}),
     "double": ("double_hadamard", "w4a4", {"signs": "random"}),
     "efficientdm": ("efficientdm", "w4a4", {"zero_points": "integer"}),
+    "rtn": ("rtn", "w4a4", {}),
+    "rtn-shared": ("rtn", "w4a4", {"activation_steps": "shared", "activation_grid": "symmetric"}),
 }
 Make = Callable[..., Student]
 

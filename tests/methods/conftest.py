@@ -17,6 +17,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.distill import calibrate_on_calls
 from hqdm_bench.methods import Method, Request, Student, available_methods, build_student
 from hqdm_bench.models import LatentDiffusion
+from hqdm_bench.quantization import LoRAWeight
 
 TIMES = (1, 501)  # of a recipe with two steps
 SEED = 7
@@ -42,6 +43,13 @@ def builds(method: Method, options: dict[str, Any]) -> bool:
     except BenchError:
         return False
     return True
+
+
+def trains(method: Method) -> bool:
+    """Whether a method's students have something to train once they are built."""
+    layers = nn.Sequential(*(nn.Linear(8, 8) for _ in range(6)))
+    options = method.options.read({}, method.name)
+    return method.build(options, layers, Request(Bits(4, 4), (0,))).trainable
 
 
 def values(method: Method) -> dict[str, tuple[Any, ...]]:
@@ -90,14 +98,18 @@ def cases() -> list[MethodSpec]:
 CASES = cases()
 QUANTIZED = [case for case in CASES if quantizes(available_methods()[case.implementation])]
 
+TRAINED = [case for case in QUANTIZED if trains(available_methods()[case.implementation])]
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test with ``case`` is for every method and option, one with ``quantized`` for low bits.
 
-    One with ``plain`` is for their default options alone.
+    One with ``plain`` is for their default options alone, one with ``trained`` for low bits that
+    are trained.
     """
     plain = [case for case in QUANTIZED if not case.options]
-    for argument, chosen in (("case", CASES), ("quantized", QUANTIZED), ("plain", plain)):
+    kinds = {"case": CASES, "quantized": QUANTIZED, "plain": plain, "trained": TRAINED}
+    for argument, chosen in kinds.items():
         if argument in metafunc.fixturenames:
             metafunc.parametrize(argument, chosen, ids=[case.name for case in chosen])
 
@@ -166,6 +178,8 @@ def move() -> Callable[[Student], Student]:
         random = torch.Generator().manual_seed(2)
         with torch.no_grad():
             for layer in student.low_bit_layers().values():
+                if not isinstance(layer.weight, LoRAWeight):
+                    continue
                 update = layer.weight.lora_B
                 update.copy_(0.05 * torch.randn(update.shape, generator=random).to(update))
         return student

@@ -15,7 +15,7 @@ from hqdm_bench.catalogue import Bits, MethodSpec, Recipe
 from hqdm_bench.distill import AdamW
 from hqdm_bench.methods import Method, Student, available_methods
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantization import LoRAWeight, QuantizedLayer
+from hqdm_bench.quantization import QuantizedLayer
 
 STEP = 1  # the row in use
 ONE_TOKEN = ("attn2.to_q", "attn2.to_k")  # softmax is 1 whatever they say
@@ -80,18 +80,18 @@ def available_fields(case: MethodSpec) -> set[str]:
 
 
 def test_gradients_reach_every_trainable_tensor_and_nothing_else(
-    quantized: MethodSpec,
+    trained: MethodSpec,
     calibrated: Make,
     move: Callable,
     shared_toy: LatentDiffusion,
     recipe: Recipe,
     calls: Calls,
 ) -> None:
-    student = move(calibrated(quantized))
+    student = move(calibrated(trained))
     student(*calls[STEP]).square().sum().mul(100).backward()
     groups = student.parameter_groups(recipe)
-    trained = {id(parameter) for group in groups for parameter in group["params"]}
-    assert trained == {id(p) for layer in student.low_bit_layers().values() for p in
+    updated = {id(parameter) for group in groups for parameter in group["params"]}
+    assert updated == {id(p) for layer in student.low_bit_layers().values() for p in
                        layer.parameters()}  # fmt: skip
     others = [row for row in range(recipe.steps) if row != STEP]
     for name, layer in student.low_bit_layers().items():
@@ -104,7 +104,7 @@ def test_gradients_reach_every_trainable_tensor_and_nothing_else(
             if key.startswith("activation") or ("scale" in key and layer.weight.steps):
                 assert not gradient[others].any()
     for name, parameter in student.named_parameters():
-        if id(parameter) not in trained:
+        if id(parameter) not in updated:
             assert parameter.grad is None, name
             assert not parameter.requires_grad, name
     assert not any(buffer.requires_grad for buffer in student.buffers())
@@ -129,7 +129,7 @@ def only_centre(name: str, layer: QuantizedLayer) -> bool:
 
 
 def test_a_few_updates_lower_the_loss_on_one_batch(
-    quantized: MethodSpec,
+    trained: MethodSpec,
     calibrated: Make,
     move: Callable,
     shared_toy: LatentDiffusion,
@@ -137,7 +137,7 @@ def test_a_few_updates_lower_the_loss_on_one_batch(
     calls: Calls,
 ) -> None:
     # Eight bits and a disturbed start: at four bits the flips of codes drown five updates.
-    student = move(calibrated(quantized, bits=Bits(8, 8)))
+    student = move(calibrated(trained, bits=Bits(8, 8)))
     with torch.no_grad():
         target = shared_toy.unet(*calls[STEP])
     optimiser = AdamW(student.parameter_groups(replace(recipe, lora_lr_divisor=0.5)))
@@ -183,14 +183,14 @@ def test_inputs_are_codes_of_the_bits_as_the_quantizer_sees_them(
 
 
 def test_levels_with_trained_zero_points(
-    quantized: MethodSpec, calibrated: Make, calls: Calls
+    trained: MethodSpec, calibrated: Make, calls: Calls
 ) -> None:
     """A zero-point that training made a real number adds one level, clipped values are not integer.
 
     EfficientDM's grid from 0 to 2^b - 1 holds 2^b - 1 integers then, and its two limits; a method
     that rounds zero-points where it uses them keeps 2^b integers.
     """
-    student = calibrated(quantized).double()
+    student = calibrated(trained).double()
     with torch.no_grad():
         for layer in student.low_bit_layers().values():
             if layer.activation.zero is not None:
@@ -227,7 +227,6 @@ def seen_codes(student: Student, calls: Calls) -> dict[str, tuple[Tensor, int, Q
     assert seen.keys() == layers.keys()
     found = {}
     for name, layer in layers.items():
-        low_bit = isinstance(layer.weight, LoRAWeight)
-        scale = layer.activation.scale[STEP if low_bit else 0].detach()
-        found[name] = (seen[name] / scale, student.bits.activation if low_bit else 8, layer)
+        scale = layer.activation.scale[STEP % len(layer.activation.scale)].detach()
+        found[name] = (seen[name] / scale, student.bits.activation if layer.low_bit else 8, layer)
     return found

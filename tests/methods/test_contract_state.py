@@ -13,7 +13,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.distill import calibrate_on_calls
 from hqdm_bench.methods import Student, build_student, load_student, save_student
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantization import Blend
+from hqdm_bench.quantization import Blend, LoRAWeight
 
 TIMES = (1, 501)
 SEED = 7  # of the calibrated students
@@ -39,10 +39,11 @@ def test_a_row_of_the_input_scales_serves_its_timestep(
     before = outputs(student, calls)
     with torch.no_grad():
         for layer in student.low_bit_layers().values():
-            layer.activation.scale[1] *= 1.5
+            layer.activation.scale[-1] *= 1.5
         for call in (calls[1], calls[0], calls[0]):
             student(*call)  # calls that a counter of steps would stumble over
-    assert changed(before, outputs(student, calls[::-1])) == [501]
+    shared = getattr(student.options, "activation_steps", "per_step") == "shared"
+    assert changed(before, outputs(student, calls[::-1])) == (list(TIMES) if shared else [501])
 
 
 def test_a_row_of_the_weight_scales_serves_its_timestep(
@@ -90,7 +91,8 @@ def test_the_seed_decides_everything_random(
         twin, stranger = again.low_bit_layers()[name], other.low_bit_layers()[name]
         for key, value in layer.weight.state_dict().items():
             assert torch.equal(twin.weight.state_dict()[key], value), f"{name} {key}"
-        assert not torch.equal(stranger.weight.lora_A, layer.weight.lora_A), name
+        if isinstance(layer.weight, LoRAWeight):
+            assert not torch.equal(stranger.weight.lora_A, layer.weight.lora_A), name
         if layer.signs is not None:
             assert torch.equal(twin.signs, layer.signs)
             assert not torch.equal(stranger.signs, layer.signs) or len(layer.signs) < 32
@@ -147,7 +149,7 @@ def test_deep_copies_are_independent(
         for layer in twin.low_bit_layers().values():
             layer.activation.scale.mul_(2)
             layer.weight.scale.mul_(1.1)
-            base = layer.weight.base_scale
+            base = getattr(layer.weight, "base_scale", None)
             assert base is None or torch.equal(base, layer.weight.scale)  # still one number
     assert changed(outputs(twin, calls), outputs(student, calls)) == list(TIMES)
     student(*calls[0])

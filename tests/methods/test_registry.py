@@ -17,7 +17,7 @@ def build(options, module, request):
 
 
 def test_the_methods_exist_in_sorted_order() -> None:
-    names = ["double_hadamard", "efficientdm", "fp", "hqdm", "hqdm_plus"]
+    names = ["double_hadamard", "efficientdm", "fp", "hqdm", "hqdm_plus", "rtn"]
     assert list(available_methods()) == names
 
 
@@ -31,7 +31,7 @@ def test_every_method_says_what_it_is_and_where_it_is_described(name: str) -> No
 
 
 def test_unknown_method_lists_the_available() -> None:
-    known = "double_hadamard, efficientdm, fp, hqdm, hqdm_plus"
+    known = "double_hadamard, efficientdm, fp, hqdm, hqdm_plus, rtn"
     with pytest.raises(BenchError, match=f"unknown method 'gptq'; available: {known}"):
         get_method("gptq")
 

@@ -2,10 +2,16 @@
 
 from hqdm_bench.distill.adamw import AdamW
 from hqdm_bench.distill.calibrate import calibrate, calibrate_on_batch
+from hqdm_bench.distill.fitting import RoundingFit, StepFit
 from hqdm_bench.distill.history import History
 from hqdm_bench.distill.loop import distill, eps_loss, guided_loss
-from hqdm_bench.distill.observe import calibrate_on_calls
+from hqdm_bench.distill.observe import calibrate_on_calls, exact_activations
 from hqdm_bench.distill.optimiser import Optimiser
+from hqdm_bench.distill.reconstruction import (
+    Reconstructed,
+    reconstruct_steps,
+    reconstruct_weights,
+)
 from hqdm_bench.distill.train import Trained, train_student
 from hqdm_bench.distill.trajectories import (
     Rolled,
@@ -22,7 +28,10 @@ __all__ = [
     "AdamW",
     "History",
     "Optimiser",
+    "Reconstructed",
     "Rolled",
+    "RoundingFit",
+    "StepFit",
     "Trained",
     "Trajectories",
     "calibrate",
@@ -30,10 +39,13 @@ __all__ = [
     "calibrate_on_calls",
     "distill",
     "eps_loss",
+    "exact_activations",
     "generate",
     "guided_loss",
     "load_trajectories",
     "noise_error",
+    "reconstruct_steps",
+    "reconstruct_weights",
     "roll",
     "save_trajectories",
     "train_student",

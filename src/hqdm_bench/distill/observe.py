@@ -12,17 +12,31 @@ from torch import Tensor, nn
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.methods import Student
-from hqdm_bench.quantization import ActivationQuantizer, AffineStatic, QuantizedLayer
+from hqdm_bench.quantization import (
+    ActivationQuantizer,
+    AffineStatic,
+    EmaObserver,
+    LearnedStep,
+    MakeObserver,
+    MinMaxObserver,
+    MseObserver,
+    Observer,
+    QuantizedLayer,
+)
+from hqdm_bench.quantization.observers import SAMPLE, thin
 
-__all__ = ["SAMPLE", "Call", "calibrate_on_calls", "probing"]
-
-SAMPLE = 8192
+__all__ = ["SAMPLE", "Call", "calibrate_on_calls", "exact_activations", "probing", "run_call"]
 
 Call = Sequence[Any] | Mapping[str, Any]
 
 
 @torch.no_grad()
-def calibrate_on_calls(student: Student, calls: Sequence[Call], sample: int = SAMPLE) -> None:
+def calibrate_on_calls(
+    student: Student,
+    calls: Sequence[Call],
+    sample: int = SAMPLE,
+    observer: MakeObserver | None = None,
+) -> None:
     """Set every activation range from example calls, in place; ranges of before are forgotten.
 
     Each row of a step table takes the mean-error range of the layer's input at this step, as its
@@ -39,6 +53,9 @@ def calibrate_on_calls(student: Student, calls: Sequence[Call], sample: int = SA
             the same timestep follow each other, and every timestep of the tables occurs.
         sample: values of a layer's input that the search of one call looks at. Rare extreme values
             between them are clipped, which shows at 8 bits and more; a larger number takes longer.
+        observer: makes what turns the inputs at a step into a grid, such as `EmaObserver`; None
+            for what the student's option ``activation_range`` says, or the mean-error search.
+            Layers that may choose their rotation are searched anyway.
 
     Raises:
         BenchError: calls of one timestep are apart, or a timestep has none.
@@ -49,19 +66,28 @@ def calibrate_on_calls(student: Student, calls: Sequence[Call], sample: int = SA
     for layer in student.quantized_layers().values():
         layer.activation.forget()
     _centre(student, calls)
-    with probing(student, functools.partial(_StepProbe, sample=sample)) as probes:
+    make = observer or _observer(student, sample)
+    with probing(student, functools.partial(_StepProbe, sample=sample, make=make)) as probes:
         for call in calls:
-            _run(student, call)
+            run_call(student, call)
         for probe in probes:
             probe.finish()
     _require_complete(student)
 
 
-def _run(student: Student, call: Call) -> None:
-    if isinstance(call, Mapping):
-        student(**call)
-    else:
-        student(*call)
+def _observer(student: Student, sample: int) -> MakeObserver:
+    """What the student's options ask for."""
+    kinds: dict[str, MakeObserver] = {
+        "mse": functools.partial(MseObserver, sample),
+        "minmax": MinMaxObserver,
+        "ema": EmaObserver,
+    }
+    return kinds[student.options.resolved().get("activation_range", "mse")]
+
+
+def run_call(module: nn.Module, call: Call) -> Any:
+    """What a module returns for a call."""
+    return module(**call) if isinstance(call, Mapping) else module(*call)
 
 
 def _centre(student: Student, calls: Sequence[Call]) -> None:
@@ -75,7 +101,7 @@ def _centre(student: Student, calls: Sequence[Call]) -> None:
             handle = layer.register_forward_pre_hook(mean)
             hooks.callback(handle.remove)
         for call in calls:
-            _run(student, call)
+            run_call(student, call)
     for mean in means:
         mean.store()
 
@@ -103,6 +129,13 @@ class _ChannelMeans:
         self.layer.centre.copy_(self.sums / self.counts.clamp(min=1))
 
 
+@contextlib.contextmanager
+def exact_activations(student: Student) -> Iterator[None]:
+    """Leave the layers' inputs as they are; weights stay quantized."""
+    with probing(student, _PassThrough):
+        yield
+
+
 class _PassThrough(nn.Module):
     """Stands for a quantizer and changes nothing."""
 
@@ -116,13 +149,15 @@ class _PassThrough(nn.Module):
 class _StepProbe(nn.Module):
     """Set a row of the quantizer from the inputs at its step, and pass them on as they are."""
 
-    def __init__(self, layer: QuantizedLayer, sample: int) -> None:
+    def __init__(self, layer: QuantizedLayer, sample: int, make: MakeObserver) -> None:
         super().__init__()
         self.sample = sample
+        self.make: MakeObserver = make
         self.layer = [layer]  # in a list: the layer holds this module, a cycle torch cannot walk
         self.quantizer: ActivationQuantizer = layer.activation
         self.row: int | None = None
         self.done: set[int] = set()
+        self.observer: Observer | None = None
         self.samples: list[Tensor] = []
         self.plain: _Unrotated | None = None
         if layer.rotates_input is not None:
@@ -130,15 +165,19 @@ class _StepProbe(nn.Module):
             self.plain = _Unrotated(layer.activation)
 
     def forward(self, x: Tensor, row: int, rotation: BlockRotation | None = None) -> Tensor:
-        static = isinstance(self.quantizer, AffineStatic)
+        static = _one_range(self.quantizer)
         if row != self.row and not static:
             self._set_row()
             if row in self.done:
                 raise BenchError("calls of one timestep are apart; group them by timestep")
         self.row = row
-        self.samples.append(_thin(x if rotation is None else rotation(x), self.sample))
-        if self.plain is not None:
-            self.plain.samples.append(_thin(x, self.sample))
+        seen = x if rotation is None else rotation(x)
+        if self.plain is None:
+            self.observer = self.observer or self.make()
+            self.observer.observe(seen)
+        else:
+            self.samples.append(thin(seen, self.sample))
+            self.plain.samples.append(thin(x, self.sample))
         return x
 
     def finish(self) -> None:
@@ -149,14 +188,22 @@ class _StepProbe(nn.Module):
             self.layer[0].switch_rotation(False)
 
     def _set_row(self) -> None:
-        if self.row is None or not self.samples:
+        if self.row is None:
             return
-        sample = torch.cat(self.samples)
-        self.quantizer.calibrate(sample, self.row)
-        if self.plain is not None:
+        if self.observer is not None:
+            self.observer.store(self.quantizer, self.row)
+        if self.plain is not None and self.samples:
+            sample = torch.cat(self.samples)
+            self.quantizer.calibrate(sample, self.row)
             self.plain.compare(self.row, self.quantizer, sample)
-        self.samples = []
+        self.samples, self.observer = [], None
         self.done.add(self.row)
+
+
+def _one_range(quantizer: ActivationQuantizer) -> bool:
+    """Whether one range serves all steps, and is therefore of the inputs at all of them."""
+    learned = isinstance(quantizer, LearnedStep)
+    return isinstance(quantizer, AffineStatic) or (learned and quantizer.steps == 1)
 
 
 class _Unrotated:
@@ -201,17 +248,6 @@ def probing(student: Student, make: Callable[[QuantizedLayer], Probe]) -> Iterat
     finally:
         for layer, quantizer in zip(layers, quantizers, strict=True):
             layer.activation = quantizer
-
-
-def _thin(x: Tensor, sample: int) -> Tensor:
-    """At most ``sample`` values at an even stride.
-
-    The stride is odd: tensor sizes are products of small powers of two, and an even stride would
-    see only some of the channels or positions.
-    """
-    flat = x.flatten()
-    stride = -(-len(flat) // sample)
-    return flat[:: stride + 1 - stride % 2] if stride > 1 else flat
 
 
 def _require_complete(student: Student) -> None:

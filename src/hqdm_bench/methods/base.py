@@ -11,7 +11,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.hadamard import Transform
 from hqdm_bench.methods.options import MethodOptions, QatOptions
 from hqdm_bench.methods.request import Rates, Request
-from hqdm_bench.quantization import LoRAWeight, QuantizedLayer, StaticWeight, StepIndex
+from hqdm_bench.quantization import LoRAWeight, QuantizedLayer, StepIndex
 
 __all__ = ["Student"]
 
@@ -90,14 +90,14 @@ class Student(nn.Module):
         }
 
     def low_bit_layers(self) -> dict[str, QuantizedLayer]:
-        """The layers that are trained."""
+        """The layers at the student's low bits, trained or calibrated."""
         layers = self.quantized_layers().items()
-        return {name: layer for name, layer in layers if isinstance(layer.weight, LoRAWeight)}
+        return {name: layer for name, layer in layers if layer.low_bit}
 
     def static_layers(self) -> dict[str, QuantizedLayer]:
-        """The layers that are quantized once and never trained."""
+        """The layers at a fixed width, quantized once and never trained."""
         layers = self.quantized_layers().items()
-        return {name: layer for name, layer in layers if isinstance(layer.weight, StaticWeight)}
+        return {name: layer for name, layer in layers if not layer.low_bit}
 
     @property
     def trainable(self) -> bool:
@@ -127,7 +127,7 @@ class Student(nn.Module):
         """
         rates = rates or Rates()
         layers = list(self.low_bit_layers().values())
-        weights = [_lora(layer) for layer in layers]
+        weights = [layer.weight for layer in layers if isinstance(layer.weight, LoRAWeight)]
         separate = self._option("scale_table") == "separate"
         groups = self._lora_groups(weights, rates.lora_lr_divisor)
         quantizer = [weight.scale for weight in weights]
@@ -143,7 +143,12 @@ class Student(nn.Module):
             for params in (quantizer, dequantizer)
             if params
         ]
-        tables = [table for layer in layers for table in layer.activation.parameters()]
+        tables = [
+            table
+            for layer in layers
+            for table in layer.activation.parameters()
+            if table.requires_grad
+        ]
         if tables:
             groups.append(
                 {"name": "activation", "params": tables, "lr": rates.activation_lr, **rows}
@@ -188,11 +193,6 @@ class Student(nn.Module):
     def _quantized_parameters(self) -> list[tuple[str, nn.Parameter]]:
         layers = self.quantized_layers().values()
         return [entry for layer in layers for entry in layer.named_parameters()]
-
-
-def _lora(layer: QuantizedLayer) -> LoRAWeight:
-    assert isinstance(layer.weight, LoRAWeight)
-    return layer.weight
 
 
 def _one_timestep(given: Any, name: str) -> float:

@@ -6,6 +6,7 @@ from hqdm_bench.quantization.activation import (
     AffineTable,
     SymmetricTable,
 )
+from hqdm_bench.quantization.adaround import AdaRoundWeight, BetaSchedule
 from hqdm_bench.quantization.coverage import coverage
 from hqdm_bench.quantization.functional import fake_quantize, lora_fake_quantize
 from hqdm_bench.quantization.grid import (
@@ -17,6 +18,14 @@ from hqdm_bench.quantization.grid import (
     symmetric_mse_scale,
 )
 from hqdm_bench.quantization.layers import QuantizedLayer
+from hqdm_bench.quantization.learned import LearnedStep
+from hqdm_bench.quantization.observers import (
+    EmaObserver,
+    MakeObserver,
+    MinMaxObserver,
+    MseObserver,
+    Observer,
+)
 from hqdm_bench.quantization.policy import POLICIES, Role, check_policy, full, official, roles
 from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.step import Blend, Row, StepIndex, row_of
@@ -26,11 +35,19 @@ from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight, weight_grid
 __all__ = [
     "POLICIES",
     "ActivationQuantizer",
+    "AdaRoundWeight",
     "AffineStatic",
     "AffineTable",
+    "BetaSchedule",
     "Blend",
+    "EmaObserver",
     "Grid",
+    "LearnedStep",
     "LoRAWeight",
+    "MakeObserver",
+    "MinMaxObserver",
+    "MseObserver",
+    "Observer",
     "QuantizedLayer",
     "Role",
     "Rotation",

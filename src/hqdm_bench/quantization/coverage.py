@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.quantization.adaround import AdaRoundWeight
 from hqdm_bench.quantization.layers import QuantizedLayer
 from hqdm_bench.quantization.policy import LAYERS, TRANSPOSED
 from hqdm_bench.quantization.sizes import FLOAT_BYTES, packed_bytes, table_bytes
@@ -161,7 +162,7 @@ def _macs(layer: nn.Module, args: Any, kwargs: Any, output: Any) -> int:
 
 def _shape(layer: nn.Module) -> torch.Size:
     weight = layer.weight
-    assert isinstance(weight, (Tensor, LoRAWeight, StaticWeight))
+    assert isinstance(weight, (Tensor, LoRAWeight, StaticWeight, AdaRoundWeight))
     return weight.shape
 
 
@@ -178,4 +179,4 @@ def _bits(layer: nn.Module) -> tuple[int, int]:
 
 
 def _is_low_bit(layer: nn.Module) -> bool:
-    return isinstance(layer, QuantizedLayer) and isinstance(layer.weight, LoRAWeight)
+    return isinstance(layer, QuantizedLayer) and layer.low_bit

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.hadamard import BlockRotation, Transform
 from hqdm_bench.quantization.activation import ActivationQuantizer
+from hqdm_bench.quantization.adaround import AdaRoundWeight
 from hqdm_bench.quantization.frozen import FrozenWeight
 from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.step import StepIndex, row_of
@@ -38,6 +39,8 @@ class QuantizedLayer(nn.Module):
             the input before anything else, and add it to the result of its quantization. Where the
             input is zero-padded the padding stays zero.
         chooses: calibration decides whether this layer rotates at all, by what it measures.
+        low_bit: whether the layer has the low bits of its student rather than a fixed width; None
+            takes a weight with a low-rank update for low-bit and any other for fixed.
 
     Raises:
         BenchError: another kind of layer, a grouped convolution, or padding other than zeros.
@@ -51,7 +54,7 @@ class QuantizedLayer(nn.Module):
     def __init__(
         self,
         source: nn.Module,
-        weight: LoRAWeight | StaticWeight,
+        weight: LoRAWeight | StaticWeight | AdaRoundWeight,
         activation: ActivationQuantizer,
         step: StepIndex,
         rotation: Rotation | None = None,
@@ -60,10 +63,12 @@ class QuantizedLayer(nn.Module):
         weight_is_rotated: bool = False,
         centred: bool = False,
         chooses: bool = False,
+        low_bit: bool | None = None,
     ) -> None:
         super().__init__()
         self.geometry = _geometry(source)
         self.weight = weight
+        self.low_bit = isinstance(weight, LoRAWeight) if low_bit is None else low_bit
         self.activation = activation
         self.step = step
         self.rotation = rotation

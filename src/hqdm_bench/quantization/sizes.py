@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from hqdm_bench.quantization.activation import ActivationQuantizer, AffineStatic, AffineTable
 from hqdm_bench.quantization.layers import QuantizedLayer
+from hqdm_bench.quantization.learned import LearnedStep
 from hqdm_bench.quantization.weight import LoRAWeight
 
 __all__ = ["FLOAT_BYTES", "packed_bytes", "table_bytes"]
@@ -40,7 +41,7 @@ def _activation_bytes(quantizer: ActivationQuantizer) -> int:
     total = _floats(quantizer.scale)
     if quantizer.zero is None:
         return total
-    integer = isinstance(quantizer, AffineStatic) or (
+    integer = isinstance(quantizer, (AffineStatic, LearnedStep)) or (
         isinstance(quantizer, AffineTable) and quantizer.integer_zero
     )
     size = packed_bytes(1, quantizer.bits) if integer else FLOAT_BYTES

@@ -19,20 +19,24 @@ GridRule = Literal["max", "mse"]
 ScaleUpdates = Literal["twice", "once"]
 
 
-def weight_grid(weight: Tensor, bits: int, rule: GridRule = "max") -> Grid:
-    """Per-output-channel grid of a weight, shaped (c_out, 1, ...).
+def weight_grid(
+    weight: Tensor, bits: int, rule: GridRule = "max", *, per_channel: bool = True
+) -> Grid:
+    """Grid of a weight, shaped (c_out, 1, ...).
 
     Args:
         weight: (c_out, c_in, ...).
         bits: b, 2 to 8.
         rule: "max" covers the range, "mse" searches it.
+        per_channel: one grid an output channel; otherwise the same for all (PTQD as released).
     """
     search = {"max": minmax_grid, "mse": mse_grid}
     if rule not in search:
         raise BenchError(f"weight grid rule '{rule}' is unknown; choose one of {sorted(search)}")
-    return search[rule](weight.detach(), check_weight_bits(bits), per_channel=True).for_weight(
-        weight
-    )
+    grid = search[rule](weight.detach(), check_weight_bits(bits), per_channel=per_channel)
+    if not per_channel:
+        grid = Grid(grid.scale.expand(len(weight)), grid.zero.expand(len(weight)))
+    return grid.for_weight(weight)
 
 
 def _encode(weight: Tensor, grid: Grid, bits: int) -> Tensor:
@@ -66,9 +70,11 @@ class StaticWeight(nn.Module):
         self.register_buffer("zero", grid.zero.detach().clone())
 
     @classmethod
-    def from_float(cls, weight: Tensor, bits: int, rule: GridRule = "max") -> Self:
-        """Quantize a float weight."""
-        grid = weight_grid(weight, bits, rule)
+    def from_float(
+        cls, weight: Tensor, bits: int, rule: GridRule = "max", *, per_channel: bool = True
+    ) -> Self:
+        """Quantize a float weight to nearest, on a grid of `weight_grid`."""
+        grid = weight_grid(weight, bits, rule, per_channel=per_channel)
         return cls(_encode(weight, grid, bits), grid, bits)
 
     @property

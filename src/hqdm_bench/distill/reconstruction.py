@@ -1,0 +1,220 @@
+"""Block reconstruction: unit after unit learns the output it has in full precision.
+
+BRECQ (Li et al., ICLR 2021) as Q-Diffusion releases it for diffusion models: first the rounding of
+all weights with exact inputs, later the step sizes of the inputs with the rounded weights. The
+defaults are Q-Diffusion's.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.common.progress import Progress
+from hqdm_bench.distill.capture import MEMORY, UnitData, capture
+from hqdm_bench.distill.fitting import (
+    RoundingFit,
+    StepFit,
+    fit_unit,
+    mean_loss,
+    quantized_layers,
+)
+from hqdm_bench.distill.observe import Call, exact_activations, run_call
+from hqdm_bench.methods import Student
+from hqdm_bench.quantization import AdaRoundWeight, QuantizedLayer, StaticWeight
+from hqdm_bench.quantization.blocks import Unit, find_units, in_call_order
+
+__all__ = ["Reconstructed", "reconstruct_steps", "reconstruct_weights"]
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """What became of a unit.
+
+    Attributes:
+        unit: which.
+        samples: that it was fitted on.
+        before: mean loss over them at the start, weights rounded to nearest.
+        after: mean loss at the end, weights rounded as learned.
+    """
+
+    unit: Unit
+    samples: int
+    before: float
+    after: float
+
+
+def reconstruct_weights(
+    student: Student,
+    teacher: nn.Module,
+    calls: Sequence[Call],
+    fit: RoundingFit | None = None,
+    *,
+    layers: Collection[str] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+    memory: int = MEMORY,
+) -> list[Reconstructed]:
+    """Learn the rounding of static weights, in place, each on the grid it has.
+
+    Activations are exact meanwhile and need no range yet. Units follow each other in the order in
+    which a call reaches them; each takes its inputs from the student with all weights quantized,
+    those of the units before as they were learned.
+
+    Args:
+        student: its layers' weights are `StaticWeight`, and are again afterwards.
+        teacher: the module the student was made of; gives targets and float weights.
+        calls: arguments of the module, each at one timestep of the student's tables.
+        fit: Q-Diffusion's settings if None.
+        layers: which layers; all low-bit ones if None.
+        weights: float weights by layer, for layers whose weight is not the teacher's.
+        seed: of the batches.
+        memory: bytes that are kept for one unit at most.
+
+    Returns:
+        One entry a unit, in order.
+
+    Raises:
+        BenchError: no calls, a layer that no call runs or whose weight is not static, or a loss
+            that is not finite.
+    """
+    fit = fit or RoundingFit()
+    with exact_activations(student):
+        units = _units(student, calls, layers)
+        with Progress("reconstruct weights", total=len(units)) as progress:
+            done = []
+            for unit in units:
+                data = capture(student, teacher, unit.name, calls, seed, memory)
+                done.append(_fit_rounding(student, teacher, unit, data, fit, weights or {}, seed))
+                progress.update(len(done), loss=done[-1].after)
+    return done
+
+
+def reconstruct_steps(
+    student: Student,
+    teacher: nn.Module,
+    calls: Sequence[Call],
+    fit: StepFit | None = None,
+    *,
+    layers: Collection[str] | None = None,
+    seed: int = 0,
+    memory: int = MEMORY,
+) -> list[Reconstructed]:
+    """Learn the step sizes of inputs, in place; zero-points and weights stay.
+
+    Args:
+        student: calibrated.
+        teacher: the module the student was made of.
+        calls: as in `reconstruct_weights`.
+        fit: Q-Diffusion's settings if None.
+        layers: which layers; all low-bit ones if None.
+        seed: of the batches.
+        memory: bytes that are kept for one unit at most.
+
+    Returns:
+        One entry a unit, in order.
+
+    Raises:
+        BenchError: no calls, a layer that no call runs or without a learned step size, or a loss
+            that is not finite.
+    """
+    fit = fit or StepFit()
+    units = _units(student, calls, layers)
+    done = []
+    with Progress("reconstruct steps", total=len(units)) as progress:
+        for unit in units:
+            data = capture(student, teacher, unit.name, calls, seed, memory)
+            done.append(_fit_steps(student, unit, data, fit, seed))
+            progress.update(len(done), loss=done[-1].after)
+    return done
+
+
+def _units(student: Student, calls: Sequence[Call], layers: Collection[str] | None) -> list[Unit]:
+    """Units of the chosen layers in the order of a call."""
+    if not calls:
+        raise BenchError("reconstruction needs calibration calls; give at least one")
+    student.unfreeze()
+    chosen = student.low_bit_layers() if layers is None else layers
+    units = find_units(student.network, list(chosen))
+    with torch.no_grad():
+        return in_call_order(student.network, units, lambda: run_call(student, calls[0]))
+
+
+def _fit_rounding(
+    student: Student,
+    teacher: nn.Module,
+    unit: Unit,
+    data: UnitData,
+    fit: RoundingFit,
+    weights: Mapping[str, Tensor],
+    seed: int,
+) -> Reconstructed:
+    layers = _layers(student, unit)
+    before = mean_loss(student, unit, data, fit)
+    rounded: list[AdaRoundWeight] = []
+    for name, layer in layers.items():
+        if not isinstance(layer.weight, StaticWeight):
+            raise BenchError(f"the rounding of '{name}' cannot be learned; its weight is trained")
+        source = weights.get(name)
+        if source is None:
+            source = _weight(teacher, name)
+        rounded.append(AdaRoundWeight.from_static(source.to(layer.weight.scale), layer.weight))
+        layer.weight = rounded[-1]
+    beta = fit.beta
+
+    def penalty(update: int) -> Tensor | None:
+        exponent = beta.at(update)
+        if exponent is None:
+            return None
+        return fit.penalty * torch.stack([weight.penalty(exponent) for weight in rounded]).sum()
+
+    groups = [{"params": [weight.rounding for weight in rounded], "lr": fit.rate}]
+    try:
+        fit_unit(student, unit, data, fit, groups, seed, penalty)
+    finally:
+        for layer, weight in zip(layers.values(), rounded, strict=False):
+            layer.weight = weight.commit()
+    return Reconstructed(unit, len(data), before, mean_loss(student, unit, data, fit))
+
+
+def _fit_steps(
+    student: Student, unit: Unit, data: UnitData, fit: StepFit, seed: int
+) -> Reconstructed:
+    scales: list[nn.Parameter] = []
+    for name, layer in _layers(student, unit).items():
+        if not isinstance(layer.activation.scale, nn.Parameter):
+            raise BenchError(f"the input of '{name}' has a fixed step size; take a learned one")
+        scales.append(layer.activation.scale)
+    before = mean_loss(student, unit, data, fit)
+    trained = [scale.requires_grad for scale in scales]
+    groups = [
+        {
+            "params": [scale for scale in scales if (len(scale) > 1) == by_row],
+            "lr": fit.rate,
+            "rows": by_row,
+        }
+        for by_row in (False, True)
+    ]
+    try:
+        for scale in scales:
+            scale.requires_grad_(True)
+        fit_unit(student, unit, data, fit, groups, seed)
+    finally:
+        for scale, was in zip(scales, trained, strict=True):
+            scale.requires_grad_(was)
+        for layer in quantized_layers(student, unit):
+            layer.zero_grad()  # what could be trained but is not has gradients, too
+    return Reconstructed(unit, len(data), before, mean_loss(student, unit, data, fit))
+
+
+def _layers(student: Student, unit: Unit) -> dict[str, QuantizedLayer]:
+    layers = {name: student.network.get_submodule(name) for name in unit.layers}
+    return {name: layer for name, layer in layers.items() if isinstance(layer, QuantizedLayer)}
+
+
+def _weight(teacher: nn.Module, name: str) -> Tensor:
+    weight = teacher.get_submodule(name).weight
+    assert isinstance(weight, Tensor)
+    return weight.detach()

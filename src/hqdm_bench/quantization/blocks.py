@@ -1,0 +1,112 @@
+"""Reconstruction units: the parts of a network whose outputs a calibration matches one by one.
+
+BRECQ's granularity, which Q-Diffusion and its descendants take for diffusion models: residual
+blocks, transformer blocks and attention blocks, and every other layer by itself.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from hqdm_bench.common.errors import BenchError
+
+__all__ = ["BLOCKS", "Kind", "Unit", "find_units", "in_call_order"]
+
+Kind = Literal["residual", "transformer", "attention", "layer"]
+
+# What the children of a block are called by CompVis, then by diffusers. The names tell the blocks
+# apart without their classes, so that a network of another package has units, too.
+BLOCKS: tuple[tuple[Kind, frozenset[str]], ...] = (
+    ("residual", frozenset({"in_layers", "out_layers"})),
+    ("residual", frozenset({"conv1", "conv2"})),
+    ("transformer", frozenset({"attn1", "ff"})),
+    ("attention", frozenset({"qkv", "proj_out"})),
+    ("attention", frozenset({"to_q", "to_k", "to_v"})),
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A part of a network.
+
+    Attributes:
+        name: dotted name of its module.
+        kind: of block, or a single ``layer``.
+        layers: dotted names of the layers in it that are reconstructed, in module order.
+    """
+
+    name: str
+    kind: Kind
+    layers: tuple[str, ...]
+
+
+def find_units(network: nn.Module, layers: Collection[str]) -> list[Unit]:
+    """Units that together hold each of the layers once, in module order.
+
+    The outermost block wins: the attention within a transformer block is part of it. A block of
+    which no layer is asked for is no unit.
+
+    Args:
+        network: whose units; the layers may already be quantized ones.
+        layers: dotted names of what is reconstructed.
+
+    Raises:
+        BenchError: the network has no layer of a name.
+    """
+    wanted = set(layers)
+    missing = sorted(wanted - {name for name, _ in network.named_modules()})
+    if missing:
+        raise BenchError(f"{type(network).__name__} has no layer '{missing[0]}' to reconstruct")
+    return list(_walk(network, "", wanted))
+
+
+def _walk(module: nn.Module, name: str, wanted: set[str]) -> Iterator[Unit]:
+    """Units of a module, taking their layers off ``wanted``: a module may be in two places."""
+    if name in wanted:
+        wanted.remove(name)
+        yield Unit(name, "layer", (name,))
+        return
+    children = dict(module.named_children())
+    kind = next((kind for kind, parts in BLOCKS if parts <= children.keys()), None)
+    if kind is None:
+        for own_name, child in children.items():
+            yield from _walk(child, f"{name}.{own_name}" if name else own_name, wanted)
+        return
+    inside = tuple(path for path, _ in module.named_modules(prefix=name) if path in wanted)
+    if inside:
+        wanted.difference_update(inside)
+        yield Unit(name, kind, inside)
+
+
+def in_call_order(network: nn.Module, units: Iterable[Unit], run: Callable[[], Any]) -> list[Unit]:
+    """Units in the order in which a call of the network reaches them.
+
+    Args:
+        network: whose units.
+        units: in any order.
+        run: calls the network.
+
+    Raises:
+        BenchError: the call does not reach a unit.
+    """
+    units, reached = list(units), dict[str, None]()
+    hooks = [
+        network.get_submodule(unit.name).register_forward_pre_hook(
+            lambda *_, name=unit.name: reached.setdefault(name)
+        )
+        for unit in units
+    ]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for unit in units:
+        if unit.name not in reached:
+            raise BenchError(
+                f"no call ran '{unit.name}'; leave it in full precision or give a call that does"
+            )
+    order = {name: place for place, name in enumerate(reached)}
+    return sorted(units, key=lambda unit: order[unit.name])

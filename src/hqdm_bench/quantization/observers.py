@@ -1,0 +1,176 @@
+"""Activation ranges from batches: extremes, their moving average, or a mean-error search.
+
+An observer sees the inputs of one quantizer at one step, batch after batch, and then stores the
+grid it finds. All are per tensor.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.quantization.activation import ActivationQuantizer
+from hqdm_bench.quantization.grid import SMALLEST_SCALE, Grid
+
+__all__ = [
+    "SAMPLE",
+    "EmaObserver",
+    "MakeObserver",
+    "MinMaxObserver",
+    "MseObserver",
+    "Observer",
+    "range_grid",
+    "symmetric_range_scale",
+    "thin",
+]
+
+SAMPLE = 8192  # values of an input that a search looks at
+
+
+def thin(x: Tensor, sample: int) -> Tensor:
+    """At most ``sample`` values at an even stride.
+
+    The stride is odd: tensor sizes are products of small powers of two, and an even stride would
+    see only some of the channels or positions.
+    """
+    flat = x.flatten()
+    stride = -(-len(flat) // sample)
+    return flat[:: stride + 1 - stride % 2] if stride > 1 else flat
+
+
+def range_grid(low: Tensor, high: Tensor, bits: int) -> Grid:
+    """Asymmetric grid over [low, high]: step (high - low) / (2^b - 1), z = round(-low / step).
+
+    Args:
+        low: 0-d; zero is not forced into the range.
+        high: 0-d.
+        bits: b.
+    """
+    scale = ((high.double() - low.double()) / (2**bits - 1)).clamp(min=SMALLEST_SCALE)
+    return Grid(scale.to(low.dtype), (-low / scale).round().to(low.dtype))
+
+
+def symmetric_range_scale(low: Tensor, high: Tensor, limit: int) -> Tensor:
+    """0-d step max(|low|, |high|) / limit of a symmetric grid.
+
+    Args:
+        low: 0-d.
+        high: 0-d.
+        limit: largest code.
+    """
+    return (torch.maximum(low.abs(), high.abs()) / limit).clamp(min=SMALLEST_SCALE)
+
+
+class Observer(ABC):
+    """Sees batches, then stores a grid."""
+
+    @abstractmethod
+    def observe(self, x: Tensor) -> None:
+        """Take in a batch, as the quantizer sees it."""
+
+    @abstractmethod
+    def store(self, quantizer: ActivationQuantizer, step: int | None = None) -> None:
+        """Set a row of a quantizer, or all rows if ``step`` is None.
+
+        Raises:
+            BenchError: nothing was observed.
+        """
+
+
+MakeObserver = Callable[[], Observer]
+
+
+class MseObserver(Observer):
+    """The quantizer's own mean-error search (`ActivationQuantizer.calibrate`) over all batches.
+
+    Args:
+        sample: values kept of a batch.
+    """
+
+    def __init__(self, sample: int = SAMPLE) -> None:
+        self.sample = sample
+        self.kept: list[Tensor] = []
+
+    def observe(self, x: Tensor) -> None:
+        """Keep at most ``sample`` values."""
+        self.kept.append(thin(x.detach(), self.sample))
+
+    def store(self, quantizer: ActivationQuantizer, step: int | None = None) -> None:
+        """Search and store."""
+        if not self.kept:
+            raise BenchError("an observer has to see a batch before it can set a range")
+        quantizer.calibrate(torch.cat(self.kept), step)
+
+
+class MinMaxObserver(Observer):
+    """The range of all batches.
+
+    Args:
+        include_zero: widen the range to zero.
+    """
+
+    def __init__(self, *, include_zero: bool = True) -> None:
+        self.include_zero = include_zero
+        self.low: Tensor | None = None
+        self.high: Tensor | None = None
+
+    def observe(self, x: Tensor) -> None:
+        """Take in the extremes."""
+        low, high = (extreme.clone() for extreme in x.detach().aminmax())
+        if not (low.isfinite() and high.isfinite()):
+            raise BenchError("cannot observe a range in data with NaN or infinite values")
+        if self.low is None or self.high is None:
+            self.low, self.high = low, high
+        else:
+            self.low, self.high = self._join(self.low, low, self.high, high)
+
+    def _join(
+        self, low: Tensor, new_low: Tensor, high: Tensor, new_high: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The range after one more batch."""
+        return torch.minimum(low, new_low), torch.maximum(high, new_high)
+
+    @property
+    def range(self) -> tuple[Tensor, Tensor]:
+        """Lowest and highest value.
+
+        Raises:
+            BenchError: nothing was observed.
+        """
+        if self.low is None or self.high is None:
+            raise BenchError("an observer has to see a batch before it can set a range")
+        if self.include_zero:
+            return self.low.clamp(max=0), self.high.clamp(min=0)
+        return self.low, self.high
+
+    def store(self, quantizer: ActivationQuantizer, step: int | None = None) -> None:
+        """Store the grid over the range, symmetric if the quantizer is."""
+        if quantizer.zero is None:
+            scale = symmetric_range_scale(*self.range, quantizer.limits[1])
+            quantizer.initialise(scale, step=step)
+            return
+        grid = range_grid(*self.range, quantizer.bits)
+        quantizer.initialise(grid.scale, grid.zero, step)
+
+
+class EmaObserver(MinMaxObserver):
+    """Moving averages of the batches' extremes: m * old + (1 - m) * new, from the first batch on.
+
+    As Q-Diffusion and TFMQ-DM release it; zero is not forced into the range there.
+
+    Args:
+        momentum: m.
+        include_zero: widen the range to zero.
+    """
+
+    def __init__(self, momentum: float = 0.95, *, include_zero: bool = False) -> None:
+        super().__init__(include_zero=include_zero)
+        self.momentum = momentum
+
+    def _join(
+        self, low: Tensor, new_low: Tensor, high: Tensor, new_high: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        new = 1 - self.momentum
+        return low * self.momentum + new_low * new, high * self.momentum + new_high * new
