@@ -17,7 +17,7 @@ def build(options, module, request):
 
 
 def test_the_methods_exist_in_sorted_order() -> None:
-    names = ["double_hadamard", "efficientdm", "fp", "hqdm", "hqdm_plus", "rtn"]
+    names = ["double_hadamard", "efficientdm", "fp", "hqdm", "hqdm_plus", "rtn", "smoothquant"]
     assert list(available_methods()) == names
 
 

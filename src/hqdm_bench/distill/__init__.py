@@ -5,6 +5,11 @@ from hqdm_bench.distill.calibrate import calibrate, calibrate_on_batch
 from hqdm_bench.distill.fitting import RoundingFit, StepFit
 from hqdm_bench.distill.history import History
 from hqdm_bench.distill.loop import distill, eps_loss, guided_loss
+from hqdm_bench.distill.noise_correction import (
+    Paths,
+    cached_noise_errors,
+    sampled_noise_errors,
+)
 from hqdm_bench.distill.observe import calibrate_on_calls, exact_activations
 from hqdm_bench.distill.optimiser import Optimiser
 from hqdm_bench.distill.reconstruction import (
@@ -28,12 +33,14 @@ __all__ = [
     "AdamW",
     "History",
     "Optimiser",
+    "Paths",
     "Reconstructed",
     "Rolled",
     "RoundingFit",
     "StepFit",
     "Trained",
     "Trajectories",
+    "cached_noise_errors",
     "calibrate",
     "calibrate_on_batch",
     "calibrate_on_calls",
@@ -47,6 +54,7 @@ __all__ = [
     "reconstruct_steps",
     "reconstruct_weights",
     "roll",
+    "sampled_noise_errors",
     "save_trajectories",
     "train_student",
     "training_sequence",

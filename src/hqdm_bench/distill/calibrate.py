@@ -98,7 +98,8 @@ def calibrate_on_batch(
     """
     assert student.step is not None
     for name, layer in student.quantized_layers().items():
-        if layer.centre is not None or layer.rotates_input is not None:
+        measures = layer.scaling is not None or layer.centre is not None
+        if measures or layer.rotates_input is not None:
             raise BenchError(
                 f"'{name}' measures its input at every step, which one batch cannot show; take a "
                 "recipe with calibration: per_step"

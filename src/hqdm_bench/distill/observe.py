@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.distill.smoothing import recorded_maxima
 from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.methods import Student
 from hqdm_bench.quantization import (
@@ -65,6 +66,7 @@ def calibrate_on_calls(
     student.unfreeze()
     for layer in student.quantized_layers().values():
         layer.activation.forget()
+    _smooth(student, calls)
     _centre(student, calls)
     make = observer or _observer(student, sample)
     with probing(student, functools.partial(_StepProbe, sample=sample, make=make)) as probes:
@@ -88,6 +90,17 @@ def _observer(student: Student, sample: int) -> MakeObserver:
 def run_call(module: nn.Module, call: Call) -> Any:
     """What a module returns for a call."""
     return module(**call) if isinstance(call, Mapping) else module(*call)
+
+
+def _smooth(student: Student, calls: Sequence[Call]) -> None:
+    """Set the scales of every layer that has them, by the extremes of its inputs in all calls."""
+    with probing(student, _PassThrough), recorded_maxima(student) as maxima:
+        if not maxima:
+            return
+        for call in calls:
+            run_call(student, call)
+    for found in maxima:
+        found.smooth()
 
 
 def _centre(student: Student, calls: Sequence[Call]) -> None:

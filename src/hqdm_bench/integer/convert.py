@@ -73,6 +73,8 @@ def _device_of(student: Student) -> str:
 def _obstacle(layer: QuantizedLayer) -> str | None:
     if layer.weight.bits > MOST_BITS or layer.activation.bits > MOST_BITS:
         return f"w{layer.weight.bits}a{layer.activation.bits} does not fit bytes"
+    if layer.scaling is not None:
+        return "its input channels are scaled in floating point before they are quantized"
     try:
         Geometry.of(layer.geometry, tuple(layer.weight.shape[2:]))
     except ValueError as error:

@@ -11,7 +11,12 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.hadamard import Transform
 from hqdm_bench.methods.options import MethodOptions, QatOptions
 from hqdm_bench.methods.request import Rates, Request
-from hqdm_bench.quantization import LoRAWeight, QuantizedLayer, StepIndex
+from hqdm_bench.quantization import (
+    LoRAWeight,
+    NoiseCorrection,
+    QuantizedLayer,
+    StepIndex,
+)
 
 __all__ = ["Student"]
 
@@ -26,16 +31,26 @@ class Student(nn.Module):
         step: the holder its layers refer to, or None if nothing depends on the step.
         options: the method's resolved options.
         request: what it was built for.
+        noise_correction: of its predictions, which the sampler applies after guidance; None for a
+            method without one.
     """
 
+    noise_correction: NoiseCorrection | None
+
     def __init__(
-        self, network: nn.Module, step: StepIndex | None, options: MethodOptions, request: Request
+        self,
+        network: nn.Module,
+        step: StepIndex | None,
+        options: MethodOptions,
+        request: Request,
+        noise_correction: NoiseCorrection | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.step = step
         self.options = options
         self.request = request
+        self.noise_correction = noise_correction
         self.method = ""  # the registry fills in the name
         self._signature = inspect.signature(type(network).forward)
         if step is not None and request.timestep_argument is None:

@@ -15,6 +15,8 @@ from hqdm_bench.methods.request import Request
 
 __all__ = ["load_student", "read_request", "save_student", "student_header"]
 
+CORRECTION = "noise_correction."  # no layer of a network is called so
+
 
 def save_student(
     student: Student, path: Path | str, metadata: Mapping[str, Any] | None = None
@@ -90,6 +92,9 @@ def load_student(path: Path | str, module: nn.Module, method: MethodSpec | None 
             f"{path} does not fit this {type(module).__name__}; it was made of another model"
         )
     student.network.load_state_dict(tensors, strict=False)
+    if student.noise_correction is not None:
+        tables = {key: tensors[CORRECTION + key] for key in student.noise_correction.state_dict()}
+        student.noise_correction.load_state_dict(tables)
     return student
 
 
@@ -107,9 +112,12 @@ def _require(path: Path, found: tuple[str, dict[str, Any]], method: MethodSpec) 
 
 
 def _state(student: Student) -> dict[str, Tensor]:
-    """State of the quantized layers by their names in the network."""
-    return {
+    """State of the quantized layers by their names in the network, and the noise correction's."""
+    state = {
         key: value
         for name, layer in student.quantized_layers().items()
         for key, value in layer.state_dict(prefix=f"{name}.").items()
     }
+    if student.noise_correction is not None:
+        state |= student.noise_correction.state_dict(prefix=CORRECTION)
+    return state

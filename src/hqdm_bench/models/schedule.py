@@ -67,6 +67,8 @@ class DDIM:
         alphas_prev: (S,) that of the step after it; for index 0 the schedule's first value, not 1.
         sigmas: (S,) standard deviation of the noise added back.
         sqrt_one_minus_alphas: (S,).
+        added_sigmas: (S,) standard deviation of the noise really added where it is not that of the
+            direction term (a sampler that is corrected for the noise in the predictions), or None.
     """
 
     eta: float
@@ -75,6 +77,7 @@ class DDIM:
     alphas_prev: Tensor
     sigmas: Tensor
     sqrt_one_minus_alphas: Tensor
+    added_sigmas: Tensor | None = None
 
     @classmethod
     def from_schedule(cls, schedule: NoiseSchedule, steps: int, eta: float) -> Self:
@@ -115,11 +118,12 @@ class DDIM:
         sigma = float(self.sigmas[index])
         clean = (x - float(self.sqrt_one_minus_alphas[index]) * eps) / alpha**0.5
         result = previous**0.5 * clean + (1 - previous - sigma**2) ** 0.5 * eps
-        if sigma == 0:
+        added = sigma if self.added_sigmas is None else float(self.added_sigmas[index])
+        if added == 0:
             return result
         if noise is None:
             raise BenchError(f"DDIM with eta {self.eta} adds noise at every step; none was given")
-        return result + sigma * noise
+        return result + added * noise
 
 
 def _check_steps(steps: int) -> None:

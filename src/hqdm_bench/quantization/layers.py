@@ -11,6 +11,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.hadamard import BlockRotation, Transform
 from hqdm_bench.quantization.activation import ActivationQuantizer
 from hqdm_bench.quantization.adaround import AdaRoundWeight
+from hqdm_bench.quantization.channel_scaling import ChannelScaling
 from hqdm_bench.quantization.frozen import FrozenWeight
 from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.step import StepIndex, row_of
@@ -41,6 +42,7 @@ class QuantizedLayer(nn.Module):
         chooses: calibration decides whether this layer rotates at all, by what it measures.
         low_bit: whether the layer has the low bits of its student rather than a fixed width; None
             takes a weight with a low-rank update for low-bit and any other for fixed.
+        scaling: divides the input channels before anything else; `rescale` multiplies the weight.
 
     Raises:
         BenchError: another kind of layer, a grouped convolution, or padding other than zeros.
@@ -64,15 +66,17 @@ class QuantizedLayer(nn.Module):
         centred: bool = False,
         chooses: bool = False,
         low_bit: bool | None = None,
+        scaling: ChannelScaling | None = None,
     ) -> None:
         super().__init__()
         self.geometry = _geometry(source)
-        self.weight = weight
+        self.weight: LoRAWeight | StaticWeight | AdaRoundWeight = weight
         self.low_bit = isinstance(weight, LoRAWeight) if low_bit is None else low_bit
         self.activation = activation
         self.step = step
         self.rotation = rotation
         self.weight_is_rotated = weight_is_rotated
+        self.scaling = scaling
         bias: Tensor | None = source.bias  # type: ignore[assignment]
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
         self.register_buffer("signs", signs)
@@ -135,11 +139,32 @@ class QuantizedLayer(nn.Module):
         """What calibration sets and training leaves alone, by name; not copied."""
         own = {"centre": self.centre, "rotates_input": self.rotates_input}
         ranges = {f"activation.{key}": value for key, value in self.activation.named_buffers()}
+        if self.scaling is not None:  # its weight was quantized again for it
+            own["scaling.tau"] = self.scaling.tau
+            own |= {f"weight.{key}": value for key, value in self.weight.named_buffers()}
         return ranges | {key: value for key, value in own.items() if value is not None}
+
+    @torch.no_grad()
+    def rescale(self, tau: Tensor) -> None:
+        """Divide the input channels by tau from now on, and quantize tau W afresh.
+
+        Args:
+            tau: (c_in,).
+
+        Raises:
+            BenchError: the layer was built without a scaling, or its rounding is being learned.
+        """
+        if self.scaling is None:
+            raise BenchError("this layer's input channels are not scaled; build it with a scaling")
+        if isinstance(self.weight, AdaRoundWeight):
+            raise BenchError("scale the input channels before the rounding of the weight is learned")
+        self.scaling.tau.copy_(tau)
+        self.weight.requantize(self.scaling.scaled_weight, self.scaling.rule)
+        self.unfreeze()
 
     def quantizer_input(self, x: Tensor) -> Tensor:
         """What the activation quantizer sees at the current step, for calibration."""
-        x = self._centred(x)
+        x = self._centred(self._scaled(x))
         rotation = self.rotation_of(x)
         return x if rotation is None else rotation(x)
 
@@ -147,7 +172,7 @@ class QuantizedLayer(nn.Module):
         """Quantized layer output at the current step, floating point."""
         row = self.step.row
         frozen = None if torch.is_grad_enabled() else self._frozen
-        x = self._centred(x)
+        x = self._centred(self._scaled(x))
         rotation = self.rotation_of(x)
         order = 0
         if rotation is not None and (self.weight_is_rotated or (frozen and self._foldable)):
@@ -190,6 +215,9 @@ class QuantizedLayer(nn.Module):
     @property
     def _foldable(self) -> bool:
         return self.rotation is not None and self.rotation.foldable
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return x if self.scaling is None else self.scaling(x)
 
     def _centred(self, x: Tensor) -> Tensor:
         return x if self.centre is None else x - self._centre_like(x)

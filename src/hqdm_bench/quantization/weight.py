@@ -12,7 +12,7 @@ from hqdm_bench.quantization.functional import lora_codes, lora_fake_quantize
 from hqdm_bench.quantization.grid import Grid, check_weight_bits, minmax_grid, mse_grid
 from hqdm_bench.quantization.step import Row, row_of
 
-__all__ = ["LoRAWeight", "StaticWeight", "weight_grid"]
+__all__ = ["GridRule", "LoRAWeight", "StaticWeight", "weight_grid"]
 
 Base = Literal["dequantized", "full_precision"]
 GridRule = Literal["max", "mse"]
@@ -76,6 +76,14 @@ class StaticWeight(nn.Module):
         """Quantize a float weight to nearest, on a grid of `weight_grid`."""
         grid = weight_grid(weight, bits, rule, per_channel=per_channel)
         return cls(_encode(weight, grid, bits), grid, bits)
+
+    @torch.no_grad()
+    def requantize(self, weight: Tensor, rule: GridRule = "max") -> None:
+        """Take another float weight of the same shape, in place."""
+        grid = weight_grid(weight, self.bits, rule)
+        self.codes.copy_(_encode(weight, grid, self.bits))
+        self.scale.copy_(grid.scale)
+        self.zero.copy_(grid.zero)
 
     @property
     def shape(self) -> torch.Size:
@@ -209,6 +217,19 @@ class LoRAWeight(nn.Module):
             scale_updates=scale_updates,
             steps=steps,
         )
+
+    @torch.no_grad()
+    def requantize(self, weight: Tensor, rule: GridRule = "max") -> None:
+        """Take another float weight, in place; step sizes start afresh, the update stays."""
+        grid = weight_grid(weight, self.bits, rule)
+        if self.codes is not None:
+            self.codes.copy_(_encode(weight, grid, self.bits))
+        if self.base_weight is not None:
+            self.base_weight.copy_(weight)
+        self.zero.copy_(grid.zero)
+        for scale in (self.scale, self.base_scale):
+            if scale is not None:
+                scale.copy_(grid.scale.expand_as(scale))
 
     @property
     def shape(self) -> torch.Size:

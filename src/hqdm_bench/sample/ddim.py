@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hqdm_bench.catalogue import Protocol
+from hqdm_bench.common.errors import BenchError
 from hqdm_bench.models import DDIM, LatentDiffusion
+from hqdm_bench.quantization import NoiseCorrection
 from hqdm_bench.sample.labels import image_labels
 from hqdm_bench.sample.noise import ImageNoise
 
@@ -42,6 +44,9 @@ def ddim_sample(
 ) -> Tensor:
     """Denoise one batch with DDIM (Song et al. 2021, Eq. 12).
 
+    A student with a noise correction has its guided predictions corrected, and less noise added
+    where there is any.
+
     Args:
         model: teacher, or a student in its place.
         protocol: steps, eta, guidance, label policy and seed.
@@ -53,9 +58,13 @@ def ddim_sample(
         (B, C, h, w) float32 latents x_0 on the model's device.
 
     Raises:
-        BenchError: the label policy does not fit the model, or the step count the schedule.
+        BenchError: the label policy does not fit the model, or the step count the schedule
+            or the noise correction, or the latter was never measured.
     """
     ddim = DDIM.from_schedule(model.schedule, protocol.steps, protocol.eta)
+    correction = _correction(model)
+    if correction is not None:
+        ddim = correction.schedule(ddim)
     device = next(model.unet.parameters()).device
     labels: Tensor | None = None
     if model.null_label is not None or protocol.labels != "none":
@@ -63,9 +72,25 @@ def ddim_sample(
     noise = ImageNoise(protocol.seed, indices, tuple(model.latent_shape))
     x = noise.draw().to(device)
     for index in reversed(range(protocol.steps)):
-        prediction = model.predict(x, int(ddim.timesteps[index]), labels, protocol.guidance)
+        t = int(ddim.timesteps[index])
+        prediction = model.predict(x, t, labels, protocol.guidance)
+        if correction is not None:
+            prediction = correction.correct(prediction, t)
         fresh = noise.draw().to(device) if protocol.eta > 0 else None
         x = ddim.step(x, prediction, index, fresh)
         if trace is not None:
             trace.record(x)
     return x
+
+
+def _correction(model: LatentDiffusion) -> NoiseCorrection | None:
+    """The noise correction of the student in the UNet's place, if it has one."""
+    found = getattr(model.unet, "noise_correction", None)
+    if not isinstance(found, NoiseCorrection):
+        return None
+    if not found.calibrated:
+        raise BenchError(
+            "the student's noise correction was never measured; fit it before sampling, see "
+            "distill.sampled_noise_errors"
+        )
+    return found

@@ -1,0 +1,95 @@
+"""Measuring a student's noise errors along the teacher's sampling paths (PTQD)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hqdm_bench.common.seeds import generator
+from hqdm_bench.distill.trajectories import Trajectories
+from hqdm_bench.methods import Student
+from hqdm_bench.models import DDIM, LatentDiffusion
+from hqdm_bench.quantization import NoiseError
+
+__all__ = ["Paths", "cached_noise_errors", "sampled_noise_errors"]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """How the paths are sampled; the defaults are those of PTQD's released script.
+
+    Attributes:
+        steps: of the sampler to be corrected: the tables hold for its timesteps only.
+        eta: noise share of the paths.
+        guidance: scale of the predictions that are compared, that of the sampler.
+        images: paths, each with a random class.
+        batch: paths at a time; the released script takes one.
+    """
+
+    steps: int = 20
+    eta: float = 0.0
+    guidance: float = 3.0
+    images: int = 1024
+    batch: int = 8
+
+
+@torch.no_grad()
+def sampled_noise_errors(
+    student: Student, teacher: LatentDiffusion, paths: Paths, seed: int
+) -> dict[int, NoiseError]:
+    """Errors of guided predictions along new paths, which follow the teacher.
+
+    Args:
+        student: calibrated and trained.
+        teacher: the full-precision model.
+        paths: how many, and of which sampler.
+        seed: of their noise and labels.
+
+    Returns:
+        By timestep, for `NoiseCorrection.fit`.
+    """
+    ddim = DDIM.from_schedule(teacher.schedule, paths.steps, paths.eta)
+    quantized = teacher.with_unet(student)
+    device = next(teacher.unet.parameters()).device
+    errors = {int(t): NoiseError() for t in ddim.timesteps}
+    for first in range(0, paths.images, paths.batch):
+        count = min(paths.batch, paths.images - first)
+        random = generator("noise-correction", seed, first)
+        labels: Tensor | None = None
+        if teacher.null_label is not None:
+            labels = torch.randint(teacher.null_label, (count,), generator=random).to(device)
+        shape = (count, *teacher.latent_shape)
+        x = torch.randn(shape, generator=random).to(device)
+        for index in reversed(range(ddim.steps)):
+            t = int(ddim.timesteps[index])
+            exact = teacher.predict(x, t, labels, paths.guidance)
+            errors[t].add(exact, quantized.predict(x, t, labels, paths.guidance))
+            fresh = torch.randn(shape, generator=random).to(device) if paths.eta > 0 else None
+            x = ddim.step(x, exact, index, fresh)
+    return errors
+
+
+@torch.no_grad()
+def cached_noise_errors(
+    student: Student, teacher: LatentDiffusion, trajectories: Trajectories
+) -> dict[int, NoiseError]:
+    """Errors along cached trajectories, at their guidance; the teacher does not run.
+
+    Args:
+        student: calibrated and trained.
+        teacher: gives the class embedder and the guidance.
+        trajectories: their x_t and predictions; take ``training``, not what validates.
+
+    Returns:
+        By timestep, for `NoiseCorrection.fit`.
+    """
+    quantized = teacher.with_unet(student)
+    device = next(teacher.unet.parameters()).device
+    errors = {t: NoiseError() for t in trajectories.timesteps}
+    for n in range(len(trajectories)):
+        labels = None if trajectories.labels is None else trajectories.labels[n].to(device)
+        for row, t in enumerate(trajectories.timesteps):
+            x = trajectories.x_t[n, row].to(device)
+            found = quantized.predict(x, t, labels, trajectories.guidance)
+            errors[t].add(trajectories.eps[n, row].to(device), found)
+    return errors
