@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hqdm_bench.distill import calibrate_on_calls as calibrate
+    from hqdm_bench.distill import post_train
     from hqdm_bench.methods import load_student, quantize, save_student
 
 __version__ = "0.1.0"
-__all__ = ["calibrate", "load_student", "quantize", "save_student"]
+__all__ = ["calibrate", "load_student", "post_train", "quantize", "save_student"]
 
 _PLACES = {
     "calibrate": ("hqdm_bench.distill", "calibrate_on_calls"),
+    "post_train": ("hqdm_bench.distill", "post_train"),
     "load_student": ("hqdm_bench.methods", "load_student"),
     "quantize": ("hqdm_bench.methods", "quantize"),
     "save_student": ("hqdm_bench.methods", "save_student"),

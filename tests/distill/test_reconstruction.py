@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.distill import (
-    RoundingFit,
-    StepFit,
     calibrate_on_calls,
     exact_activations,
     reconstruct_steps,
@@ -18,7 +16,7 @@ from hqdm_bench.distill import (
 )
 from hqdm_bench.distill.capture import capture
 from hqdm_bench.distill.fitting import reconstruction_loss
-from hqdm_bench.methods import Student, quantize
+from hqdm_bench.methods import RoundingFit, StepFit, Student, quantize
 from hqdm_bench.models import LatentDiffusion
 from hqdm_bench.quantization import AdaRoundWeight, StaticWeight
 

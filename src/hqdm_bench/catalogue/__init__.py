@@ -3,6 +3,7 @@
 from hqdm_bench.catalogue.bits import Bits
 from hqdm_bench.catalogue.layout import Layout
 from hqdm_bench.catalogue.loader import Catalogue, load_catalogue
+from hqdm_bench.catalogue.post_training import PostTraining, Scale
 from hqdm_bench.catalogue.specs import ArtefactSpec, MethodSpec, ModelSpec, Protocol, Recipe
 from hqdm_bench.catalogue.suites import Baseline, Cell, Comparison, Suite, SuiteModel
 
@@ -16,8 +17,10 @@ __all__ = [
     "Layout",
     "MethodSpec",
     "ModelSpec",
+    "PostTraining",
     "Protocol",
     "Recipe",
+    "Scale",
     "Suite",
     "SuiteModel",
     "load_catalogue",

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hqdm_bench.catalogue.specs import ModelSpec, Protocol
+from hqdm_bench.catalogue.specs import ModelSpec, Protocol, Recipe
 from hqdm_bench.catalogue.suites import Suite, SuiteModel
 from hqdm_bench.common.errors import BenchError
 
-__all__ = ["TABLE_DATASETS", "check_suite", "check_variants"]
+__all__ = ["TABLE_DATASETS", "check_sampler", "check_suite", "check_variants"]
 
 TABLE_DATASETS = {1: "imagenet", 2: "bedrooms", 3: "churches", 4: "imagenet"}
 # Figures of one bit-width, of several models side by side, and of what only images have.
@@ -70,6 +70,24 @@ def check_suite(
         if figure["kind"] == "error_growth":
             _check_traced(protocols[suite.model(figure["model"]).protocol], where)
     _check_comparisons(suite, path)
+
+
+def check_sampler(recipe: Recipe, protocol: Protocol, where: str) -> None:
+    """Hold the sampler that post-training methods are calibrated for to the one that draws images.
+
+    Raises:
+        BenchError: they differ.
+    """
+    if recipe.post_training is None:
+        return
+    for name in ("steps", "eta", "guidance"):
+        wanted, given = getattr(protocol, name), getattr(recipe.post_training, name)
+        if wanted != given:
+            raise BenchError(
+                f"{where}: protocol '{protocol.name}' samples with {name} {wanted:g}, but "
+                f"post_training of recipe '{recipe.name}' is calibrated for {given:g}; make them "
+                "equal in config/recipes.yaml"
+            )
 
 
 def _check_without_images(suite: Suite, entry: SuiteModel, spec: ModelSpec, path: Path) -> None:

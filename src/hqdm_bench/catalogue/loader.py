@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hqdm_bench.catalogue.bits import Bits
-from hqdm_bench.catalogue.consistency import check_suite, check_variants
+from hqdm_bench.catalogue.consistency import check_sampler, check_suite, check_variants
 from hqdm_bench.catalogue.schema import read_yaml
 from hqdm_bench.catalogue.specs import ArtefactSpec, MethodSpec, ModelSpec, Protocol, Recipe
 from hqdm_bench.catalogue.suites import Baseline, Cell, Comparison, Suite, SuiteModel
@@ -88,7 +88,7 @@ def load_catalogue(root: Path) -> Catalogue:
             for name, entry in read_yaml(config / "protocols.yaml", "protocols").items()
         },
         recipes={
-            name: Recipe(name=name, **entry)
+            name: Recipe.read(name, entry)
             for name, entry in read_yaml(config / "recipes.yaml", "recipes").items()
         },
         artefacts={
@@ -124,6 +124,9 @@ def _suite(catalogue: Catalogue, path: Path) -> Suite:
         entry.get("engine", "fake"),
     )
     check_suite(suite, catalogue.models, catalogue.protocols, path)
+    for held in models:
+        recipe, protocol = catalogue.recipe(held.recipe), catalogue.protocol(held.protocol)
+        check_sampler(recipe, protocol, f"{path}: {held.model}")
     return suite
 
 

@@ -1,8 +1,10 @@
 """Entries of the catalogues as frozen dataclasses."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from hqdm_bench.catalogue.post_training import PostTraining
 from hqdm_bench.common.errors import BenchError
 
 __all__ = ["ArtefactSpec", "MethodSpec", "ModelSpec", "Protocol", "Recipe"]
@@ -133,6 +135,8 @@ class Recipe:
         validation_trajectories: held-out trajectories for the noise-prediction error.
         teacher_precision: of the teacher's network along the trajectories; bfloat16 is faster on
             GPUs and changes the targets.
+        post_training: of the methods that calibrate instead of training, or None for a recipe
+            without it.
     """
 
     name: str
@@ -152,6 +156,15 @@ class Recipe:
     calibration_images: int
     validation_trajectories: int
     teacher_precision: Literal["float32", "bfloat16"] = "float32"
+    post_training: PostTraining | None = None
+
+    @classmethod
+    def read(cls, name: str, entry: Mapping[str, Any]) -> Self:
+        """From a catalogue's entry."""
+        values = dict(entry)
+        if "post_training" in values:
+            values["post_training"] = PostTraining.read(values["post_training"])
+        return cls(name=name, **values)
 
     def __post_init__(self) -> None:
         for key in (

@@ -20,7 +20,7 @@ def _train(arguments: argparse.Namespace) -> None:
     cell = context.cell(arguments)
 
     from hqdm_bench.common.files import write_json
-    from hqdm_bench.distill import load_trajectories, train_student
+    from hqdm_bench.distill import load_trajectories, stages_file, train_student
     from hqdm_bench.methods import save_student
     from hqdm_bench.models import load_latent_diffusion
 
@@ -39,4 +39,5 @@ def _train(arguments: argparse.Namespace) -> None:
         header | {"method": method.asdict(), "recipe": recipe.asdict()} | trained.summary(),
     )
     save_student(trained.student, layout.student(cell), header)
-    checkpoint.unlink(missing_ok=True)
+    for path in (checkpoint, stages_file(checkpoint)):
+        path.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from hqdm_bench.distill.adamw import AdamW
 from hqdm_bench.distill.calibrate import calibrate, calibrate_on_batch
-from hqdm_bench.distill.fitting import RoundingFit, StepFit
+from hqdm_bench.distill.calibration_set import calibration_calls
 from hqdm_bench.distill.history import History
 from hqdm_bench.distill.loop import distill, eps_loss, guided_loss
 from hqdm_bench.distill.noise_correction import (
@@ -12,12 +12,14 @@ from hqdm_bench.distill.noise_correction import (
 )
 from hqdm_bench.distill.observe import calibrate_on_calls, exact_activations
 from hqdm_bench.distill.optimiser import Optimiser
+from hqdm_bench.distill.post_training import RUNNERS, Work, post_train, run_stage
 from hqdm_bench.distill.reconstruction import (
     Reconstructed,
     reconstruct_steps,
     reconstruct_weights,
 )
-from hqdm_bench.distill.train import Trained, train_student
+from hqdm_bench.distill.stage_log import StageLog
+from hqdm_bench.distill.train import Trained, stages_file, train_student
 from hqdm_bench.distill.trajectories import (
     Rolled,
     Trajectories,
@@ -30,20 +32,22 @@ from hqdm_bench.distill.trajectories import (
 from hqdm_bench.distill.validate import noise_error
 
 __all__ = [
+    "RUNNERS",
     "AdamW",
     "History",
     "Optimiser",
     "Paths",
     "Reconstructed",
     "Rolled",
-    "RoundingFit",
-    "StepFit",
+    "StageLog",
     "Trained",
     "Trajectories",
+    "Work",
     "cached_noise_errors",
     "calibrate",
     "calibrate_on_batch",
     "calibrate_on_calls",
+    "calibration_calls",
     "distill",
     "eps_loss",
     "exact_activations",
@@ -51,11 +55,14 @@ __all__ = [
     "guided_loss",
     "load_trajectories",
     "noise_error",
+    "post_train",
     "reconstruct_steps",
     "reconstruct_weights",
     "roll",
+    "run_stage",
     "sampled_noise_errors",
     "save_trajectories",
+    "stages_file",
     "train_student",
     "training_sequence",
 ]

@@ -1,9 +1,7 @@
-"""Fitting one reconstruction unit: settings, loss, batches, updates."""
+"""Fitting one reconstruction unit: loss, batches, updates."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,82 +10,16 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator
 from hqdm_bench.distill.adamw import AdamW
 from hqdm_bench.distill.capture import UnitData
-from hqdm_bench.methods import Student
-from hqdm_bench.quantization import BetaSchedule, QuantizedLayer
+from hqdm_bench.methods import Fit, Student
+from hqdm_bench.quantization import QuantizedLayer
 from hqdm_bench.quantization.blocks import Unit
 
 __all__ = [
-    "Fit",
-    "RoundingFit",
-    "StepFit",
     "fit_unit",
     "mean_loss",
     "quantized_layers",
     "reconstruction_loss",
 ]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How a unit is fitted.
-
-    Attributes:
-        updates: of Adam.
-        batch: samples an update.
-        rate: of the first update.
-        decay: of the rate: a half ``cosine`` to zero, or ``none``.
-        exponent: p of the loss.
-    """
-
-    updates: int
-    batch: int
-    rate: float
-    decay: Literal["cosine", "none"]
-    exponent: float
-
-    def factor(self, update: int) -> float:
-        """What the rate is multiplied by at an update, counted from 1."""
-        if self.decay == "none":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (update - 1) / self.updates))
-
-
-@dataclass(frozen=True)
-class RoundingFit(Fit):
-    """`Fit` of the rounding of weights.
-
-    Attributes:
-        penalty: weight of the rounding penalty.
-        first_beta: its exponent when it sets in.
-        last_beta: its exponent at the end.
-        warm_up: share of the updates without it.
-    """
-
-    updates: int = 20_000
-    batch: int = 32
-    rate: float = 1e-3
-    decay: Literal["cosine", "none"] = "none"
-    exponent: float = 2.0
-    penalty: float = 0.01
-    first_beta: float = 20.0
-    last_beta: float = 2.0
-    warm_up: float = 0.2
-
-    @property
-    def beta(self) -> BetaSchedule:
-        """Schedule of the penalty's exponent."""
-        return BetaSchedule(self.updates, self.first_beta, self.last_beta, self.warm_up)
-
-
-@dataclass(frozen=True)
-class StepFit(Fit):
-    """`Fit` of the step sizes of the inputs."""
-
-    updates: int = 5000
-    batch: int = 32
-    rate: float = 4e-4
-    decay: Literal["cosine", "none"] = "cosine"
-    exponent: float = 2.4
 
 
 def reconstruction_loss(output: Tensor, target: Tensor, exponent: float = 2.0) -> Tensor:

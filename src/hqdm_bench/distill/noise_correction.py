@@ -5,13 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hqdm_bench.catalogue import Recipe
+from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator
 from hqdm_bench.distill.trajectories import Trajectories
-from hqdm_bench.methods import Student
+from hqdm_bench.methods import CorrectNoise, Student, sampler_of
 from hqdm_bench.models import DDIM, LatentDiffusion
 from hqdm_bench.quantization import NoiseError
 
-__all__ = ["Paths", "cached_noise_errors", "sampled_noise_errors"]
+__all__ = ["Paths", "cached_noise_errors", "correct_noise", "sampled_noise_errors"]
 
 
 @dataclass(frozen=True)
@@ -93,3 +95,34 @@ def cached_noise_errors(
             found = quantized.predict(x, t, labels, trajectories.guidance)
             errors[t].add(trajectories.eps[n, row].to(device), found)
     return errors
+
+
+def correct_noise(
+    stage: CorrectNoise, student: Student, teacher: LatentDiffusion, recipe: Recipe, seed: int
+) -> int:
+    """Fit a student's noise correction on new paths of the recipe's sampler.
+
+    Args:
+        stage: number of paths.
+        student: otherwise finished.
+        teacher: the full-precision model.
+        recipe: its ``post_training`` names the sampler, and how many paths are left.
+        seed: of their noise and labels.
+
+    Returns:
+        Inputs of the network that were compared.
+
+    Raises:
+        BenchError: the student has no correction to fit, or the recipe names no sampler.
+    """
+    if student.noise_correction is None:
+        raise BenchError(f"a {student.method} student has no noise correction to fit")
+    sampler = sampler_of(recipe, student.method)
+    images = max(2, round(stage.images * sampler.scale.data))
+    paths = Paths(sampler.steps, sampler.eta, sampler.guidance, images)
+    student.freeze()
+    try:
+        student.noise_correction.fit(sampled_noise_errors(student, teacher, paths, seed))
+    finally:
+        student.unfreeze()
+    return images * sampler.steps

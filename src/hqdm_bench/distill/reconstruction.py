@@ -15,14 +15,13 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.progress import Progress
 from hqdm_bench.distill.capture import MEMORY, UnitData, capture
 from hqdm_bench.distill.fitting import (
-    RoundingFit,
-    StepFit,
     fit_unit,
     mean_loss,
     quantized_layers,
 )
 from hqdm_bench.distill.observe import Call, exact_activations, run_call
-from hqdm_bench.methods import Student
+from hqdm_bench.distill.stage_log import StageLog
+from hqdm_bench.methods import RoundingFit, StepFit, Student
 from hqdm_bench.quantization import AdaRoundWeight, QuantizedLayer, StaticWeight
 from hqdm_bench.quantization.blocks import Unit, find_units, in_call_order
 
@@ -56,6 +55,7 @@ def reconstruct_weights(
     weights: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     memory: int = MEMORY,
+    log: StageLog | None = None,
 ) -> list[Reconstructed]:
     """Learn the rounding of static weights, in place, each on the grid it has.
 
@@ -72,23 +72,27 @@ def reconstruct_weights(
         weights: float weights by layer, for layers whose weight is not the teacher's.
         seed: of the batches.
         memory: bytes that are kept for one unit at most.
+        log: says which units an earlier run finished, and is told of each that is.
 
     Returns:
-        One entry a unit, in order.
+        One entry a unit that was left, in order.
 
     Raises:
         BenchError: no calls, a layer that no call runs or whose weight is not static, or a loss
             that is not finite.
     """
     fit = fit or RoundingFit()
+    log = log or StageLog(student)
     with exact_activations(student):
-        units = _units(student, calls, layers)
-        with Progress("reconstruct weights", total=len(units)) as progress:
-            done = []
-            for unit in units:
+        units = _left(_units(student, calls, layers), log)
+    done = []
+    with Progress("reconstruct weights", total=len(units)) as progress:
+        for unit in units:
+            with exact_activations(student):
                 data = capture(student, teacher, unit.name, calls, seed, memory)
                 done.append(_fit_rounding(student, teacher, unit, data, fit, weights or {}, seed))
-                progress.update(len(done), loss=done[-1].after)
+            log.mark(unit.name)
+            progress.update(len(done), loss=done[-1].after)
     return done
 
 
@@ -101,6 +105,7 @@ def reconstruct_steps(
     layers: Collection[str] | None = None,
     seed: int = 0,
     memory: int = MEMORY,
+    log: StageLog | None = None,
 ) -> list[Reconstructed]:
     """Learn the step sizes of inputs, in place; zero-points and weights stay.
 
@@ -112,21 +117,24 @@ def reconstruct_steps(
         layers: which layers; all low-bit ones if None.
         seed: of the batches.
         memory: bytes that are kept for one unit at most.
+        log: says which units an earlier run finished, and is told of each that is.
 
     Returns:
-        One entry a unit, in order.
+        One entry a unit that was left, in order.
 
     Raises:
         BenchError: no calls, a layer that no call runs or without a learned step size, or a loss
             that is not finite.
     """
     fit = fit or StepFit()
-    units = _units(student, calls, layers)
+    log = log or StageLog(student)
+    units = _left(_units(student, calls, layers), log)
     done = []
     with Progress("reconstruct steps", total=len(units)) as progress:
         for unit in units:
             data = capture(student, teacher, unit.name, calls, seed, memory)
             done.append(_fit_steps(student, unit, data, fit, seed))
+            log.mark(unit.name)
             progress.update(len(done), loss=done[-1].after)
     return done
 
@@ -140,6 +148,11 @@ def _units(student: Student, calls: Sequence[Call], layers: Collection[str] | No
     units = find_units(student.network, list(chosen))
     with torch.no_grad():
         return in_call_order(student.network, units, lambda: run_call(student, calls[0]))
+
+
+def _left(units: Sequence[Unit], log: StageLog) -> list[Unit]:
+    """Units that no earlier run finished."""
+    return [unit for unit in units if not log.done(unit.name)]
 
 
 def _fit_rounding(

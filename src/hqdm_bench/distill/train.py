@@ -1,4 +1,4 @@
-"""From a teacher to a trained student, in one call."""
+"""From a teacher to a finished student, in one call."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,18 +6,31 @@ from typing import Any
 
 import torch
 
-from hqdm_bench.catalogue import Bits, MethodSpec, Recipe
+from hqdm_bench.catalogue import Bits, MethodSpec, Recipe, Scale
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.common.files import digest
 from hqdm_bench.distill.calibrate import calibrate
+from hqdm_bench.distill.calibration_set import UNetCall, calibration_calls
+from hqdm_bench.distill.costs import TrainingCost, measured_cost
 from hqdm_bench.distill.history import History
 from hqdm_bench.distill.loop import distill
+from hqdm_bench.distill.noise_correction import correct_noise
+from hqdm_bench.distill.post_training import Work, run_stage
+from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.distill.trajectories import Trajectories
 from hqdm_bench.distill.validate import noise_error
-from hqdm_bench.methods import Student, build_student
+from hqdm_bench.methods import (
+    Calibrate,
+    CorrectNoise,
+    Distill,
+    Student,
+    build_student,
+    sampler_of,
+)
 from hqdm_bench.models import LatentDiffusion
 from hqdm_bench.quantization import coverage
 
-__all__ = ["Trained", "train_student"]
+__all__ = ["Trained", "stages_file", "train_student"]
 
 
 @dataclass(frozen=True)
@@ -25,14 +38,17 @@ class Trained:
     """A student and what is known about its training.
 
     Attributes:
+        history: losses of the distillation; empty for a method without one.
         noise_error: relative squared error on held-out trajectories.
         coverage: shares of multiply-accumulates and weights by bit-width, size, bit operations.
+        cost: what its stages took.
     """
 
     student: Student
     history: History
     noise_error: float
     coverage: dict[str, Any]
+    cost: TrainingCost
 
     def summary(self) -> dict[str, Any]:
         """What ``training.json`` says about the training."""
@@ -40,8 +56,9 @@ class Trained:
         return {
             "options": self.student.options.resolved(),
             "noise_error": self.noise_error,
-            "loss": {"first_epoch": means[0], "last_epoch": means[-1]},
+            "loss": {"first_epoch": means[0], "last_epoch": means[-1]} if means else None,
             "coverage": self.coverage,
+            "cost": self.cost.asdict(),
         }
 
 
@@ -54,30 +71,110 @@ def train_student(
     seed: int,
     checkpoint: Path | None = None,
 ) -> Trained:
-    """Quantize, calibrate unless a checkpoint holds the ranges, distil and validate.
+    """Quantize, run the method's stages unless checkpoints hold them, and validate.
 
     Args:
-        method: what to build; full precision has nothing to train.
+        method: what to build; full precision has nothing to do.
         teacher: full-precision model.
-        trajectories: its cached trajectories.
+        trajectories: its cached trajectories; post-training methods are only measured on them.
         bits: of the low-bit layers.
         recipe: how to train.
-        seed: training seed: low-rank factors, calibration rows, order of trajectories.
-        checkpoint: file to resume from and to write; the caller deletes it once all is saved.
+        seed: training seed: low-rank factors, calibration rows and paths, order of trajectories.
+        checkpoint: file of the distillation to resume from and to write; what comes before it is
+            kept in `stages_file`. The caller deletes both once all is saved.
 
     Raises:
-        BenchError: the method trains nothing, or its options, the trajectories or the checkpoint
-            do not fit; the loss diverged.
+        BenchError: the method has no stages, or its options, the trajectories or a checkpoint do
+            not fit; a loss diverged.
     """
     student = build_student(method, teacher, bits, recipe, seed)
-    if not student.trainable:
+    if not student.options.stages():
         raise BenchError(f"method '{method.name}' is the teacher itself; there is nothing to train")
     student = student.to(next(teacher.unet.parameters()).device)
-    if not (checkpoint and checkpoint.exists()):
-        calibrate(student, teacher, trajectories, recipe, seed)
-    history = distill(student, teacher, trajectories, recipe, seed, checkpoint)
+    run = _Run(student, teacher, trajectories, recipe, seed, checkpoint)
+    history, cost = run.stages()
     error = noise_error(student, teacher, trajectories)
-    return Trained(student, history, error, _coverage(student, teacher, trajectories))
+    return Trained(student, history, error, _coverage(student, teacher, trajectories), cost)
+
+
+def stages_file(checkpoint: Path) -> Path:
+    """Where the stages before a distillation are kept."""
+    return checkpoint.with_name("stages.safetensors")
+
+
+class _Run:
+    """The stages of one student of a diffusion model."""
+
+    def __init__(
+        self,
+        student: Student,
+        teacher: LatentDiffusion,
+        trajectories: Trajectories,
+        recipe: Recipe,
+        seed: int,
+        checkpoint: Path | None,
+    ) -> None:
+        self.student, self.teacher, self.trajectories = student, teacher, trajectories
+        self.recipe, self.seed, self.checkpoint = recipe, seed, checkpoint
+        self.history = History(trajectories.timesteps)
+        self.samples = 0
+        path = None if checkpoint is None else stages_file(checkpoint)
+        self.log = StageLog(student, path, self._identity())
+        calls: list[UNetCall] = []
+        scale = Scale()
+        if student.options.post_training:
+            sampler = sampler_of(recipe, student.method)
+            scale = sampler.scale
+            images = max(1, round(student.options.calibration_images * scale.data))
+            calls = calibration_calls(teacher, sampler, images, seed)
+            self.samples += sum(len(x) for x, _, _ in calls)
+        self.work = Work(student, teacher.unet, calls, self.log, scale, seed)
+
+    def stages(self) -> tuple[History, TrainingCost]:
+        """Run what is left of them."""
+        for index, stage in enumerate(self.student.options.stages()):
+            with self.log.running(index, stage) as left:
+                if left:
+                    self._run(stage)
+        return self.history, measured_cost(self.student, self.log, self.samples)
+
+    def _run(self, stage: Any) -> None:
+        if isinstance(stage, Distill):
+            self.history = distill(
+                self.student,
+                self.teacher,
+                self.trajectories,
+                self.recipe,
+                self.seed,
+                self.checkpoint,
+            )
+            self.samples += self.recipe.updates * self._rows()
+        elif isinstance(stage, CorrectNoise):
+            self.samples += correct_noise(stage, self.student, self.teacher, self.recipe, self.seed)
+        elif isinstance(stage, Calibrate) and not self.student.options.post_training:
+            # The checkpoint of the distillation has the ranges.
+            if not (self.checkpoint and self.checkpoint.exists()):
+                calibrate(self.student, self.teacher, self.trajectories, self.recipe, self.seed)
+        else:
+            run_stage(stage, self.work)
+
+    def _rows(self) -> int:
+        """Inputs of the network in an update."""
+        labels = self.trajectories.labels
+        guided = self.teacher.guides(labels, self.recipe.guidance)
+        return self.recipe.batch * (2 if guided else 1)
+
+    def _identity(self) -> str:
+        student = self.student
+        return digest(
+            {
+                "student": [student.method, student.options.resolved(), str(student.bits)],
+                "stages": [repr(stage) for stage in student.options.stages()],
+                "seed": self.seed,
+                "recipe": self.recipe.asdict(),
+                "teacher": digest(self.trajectories.eps[0, 0].flatten().tolist()),
+            }
+        )
 
 
 @torch.no_grad()
@@ -85,7 +182,7 @@ def _coverage(
     student: Student, teacher: LatentDiffusion, trajectories: Trajectories
 ) -> dict[str, Any]:
     """Coverage of one image's forward pass without guidance."""
-    device = next(student.parameters()).device
+    device = next(teacher.parameters()).device
     labels = None if trajectories.labels is None else trajectories.labels[0, :1].to(device)
     x = trajectories.x_t[0, 0, :1].to(device)
     times = torch.full((1,), trajectories.timesteps[0], device=device)

@@ -66,11 +66,21 @@ class Student(nn.Module):
             BenchError: no timestep, rows with different timesteps, or a timestep the tables have no
                 row for.
         """
-        name = self.request.timestep_argument
-        if self.step is not None and name is not None:
-            given = self._signature.bind_partial(self.network, *args, **kwargs).arguments
-            self.step.set(_one_timestep(given.get(name), name))
+        if self.step is not None and self.request.timestep_argument is not None:
+            self.step.set(self.timestep_of(*args, **kwargs))
         return self._run(*args, **kwargs)
+
+    def timestep_of(self, *args: Any, **kwargs: Any) -> float:
+        """The timestep among the arguments of a call; 0 for a module without one.
+
+        Raises:
+            BenchError: no timestep, or rows with different timesteps.
+        """
+        name = self.request.timestep_argument
+        if name is None:
+            return 0.0
+        given = self._signature.bind_partial(self.network, *args, **kwargs).arguments
+        return _one_timestep(given.get(name), name)
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         """What the network returns at the step that is set."""

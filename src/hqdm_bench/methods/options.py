@@ -5,6 +5,7 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.methods.stages import Calibrate, Distill, Stage
 from hqdm_bench.quantization import check_policy
 
 __all__ = ["MethodOptions", "QatOptions", "text_option"]
@@ -108,6 +109,23 @@ class MethodOptions:
             "additionalProperties": False,
         }
 
+    def stages(self) -> tuple[Stage, ...]:
+        """What happens to a student once it is built, in order; nothing by default."""
+        return ()
+
+    @property
+    def post_training(self) -> bool:
+        """Whether calibration is drawn from the sampler the student is for.
+
+        Otherwise it is drawn from the trajectories that students are trained on.
+        """
+        return False
+
+    @property
+    def calibration_images(self) -> int:
+        """Images whose inputs at every timestep a post-training method calibrates on."""
+        return 256
+
     def resolved(self) -> dict[str, Any]:
         """Every option with its value, for the header of a result."""
         return asdict(self)
@@ -151,3 +169,7 @@ class QatOptions(MethodOptions):
     scale_aware: Literal["learning_rate", "gradient"] = "learning_rate"
     loss: Literal["guided_sum", "eps_mean"] = "guided_sum"
     steps: Literal["pick", "interpolate", "by_timestep"] = "pick"
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Ranges from the trajectories, then distillation along them."""
+        return Calibrate(), Distill()

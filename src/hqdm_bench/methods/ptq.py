@@ -12,6 +12,7 @@ from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.options import MethodOptions, text_option
 from hqdm_bench.methods.qat import STATIC_BITS
 from hqdm_bench.methods.request import Request
+from hqdm_bench.methods.stages import Calibrate, Stage
 from hqdm_bench.quantization import (
     ActivationQuantizer,
     AffineStatic,
@@ -53,6 +54,15 @@ class PtqOptions(MethodOptions):
     activation_range: Literal["mse", "minmax", "ema"] = "mse"
     activation_steps: Literal["per_step", "shared"] = "per_step"
     steps: Literal["pick", "interpolate", "by_timestep"] = "pick"
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Ranges alone."""
+        return (Calibrate(),)
+
+    @property
+    def post_training(self) -> bool:
+        """Calibrated for a sampler."""
+        return True
 
 
 def build_ptq_student(

@@ -9,14 +9,14 @@ from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
-from hqdm_bench.catalogue import Bits, MethodSpec, Recipe
+from hqdm_bench.catalogue import Bits, MethodSpec, PostTraining, Recipe
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.options import MethodOptions
 from hqdm_bench.methods.request import Request
 from hqdm_bench.models import DDIM, LatentDiffusion
 
-__all__ = ["Method", "available_methods", "build_student", "get_method", "register"]
+__all__ = ["Method", "available_methods", "build_student", "get_method", "register", "sampler_of"]
 
 
 class Builder(Protocol):
@@ -116,7 +116,8 @@ def build_student(
         method: catalogue entry; ``implementation`` names the method, ``options`` are checked here.
         teacher: the full-precision model; it is not changed.
         bits: of the low-bit layers.
-        recipe: gives the step table and the rank.
+        recipe: gives the step table and the rank; a post-training method's table is that of the
+            sampler it is calibrated for.
         seed: training seed, of the initial low-rank factors.
 
     Returns:
@@ -127,6 +128,28 @@ def build_student(
     """
     entry = get_method(method.implementation)
     options = entry.options.read(method.options, method.name)
-    timesteps = DDIM.from_schedule(teacher.schedule, recipe.steps, recipe.eta).timesteps
+    steps, eta = recipe.steps, recipe.eta
+    if options.post_training:
+        sampler = sampler_of(recipe, method.name)
+        steps, eta = sampler.steps, sampler.eta
+    timesteps = DDIM.from_schedule(teacher.schedule, steps, eta).timesteps
     request = Request(bits, tuple(timesteps.tolist()), recipe.lora_rank, seed, "timesteps")
     return entry.build(options, teacher.unet, request)
+
+
+def sampler_of(recipe: Recipe, method: str) -> PostTraining:
+    """The sampler a post-training method is calibrated for.
+
+    Args:
+        recipe: of the cell.
+        method: name for the message.
+
+    Raises:
+        BenchError: the recipe has none.
+    """
+    if recipe.post_training is None:
+        raise BenchError(
+            f"method '{method}' is calibrated for a sampler, and recipe '{recipe.name}' names "
+            "none; give it 'post_training' in config/recipes.yaml"
+        )
+    return recipe.post_training

@@ -13,7 +13,14 @@ from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.registry import get_method
 from hqdm_bench.methods.request import Request
 
-__all__ = ["load_student", "read_request", "save_student", "student_header"]
+__all__ = [
+    "load_state",
+    "load_student",
+    "read_request",
+    "save_student",
+    "student_header",
+    "student_state",
+]
 
 CORRECTION = "noise_correction."  # no layer of a network is called so
 
@@ -31,7 +38,9 @@ def save_student(
         path: a .safetensors file.
         metadata: further header entries, for example the cell.
     """
-    write_tensors(Path(path), _state(student), {**(metadata or {}), **student_header(student)})
+    write_tensors(
+        Path(path), student_state(student), {**(metadata or {}), **student_header(student)}
+    )
 
 
 def student_header(student: Student) -> dict[str, Any]:
@@ -84,17 +93,12 @@ def load_student(path: Path | str, module: nn.Module, method: MethodSpec | None 
         _require(path, found, method)
     entry = get_method(found[0])
     student = entry.build(entry.options.read(found[1], found[0]), module, request)
-    expected = _state(student)
-    if {key: value.shape for key, value in expected.items()} != {
-        key: value.shape for key, value in tensors.items()
-    }:
+    try:
+        load_state(student, tensors)
+    except BenchError:
         raise BenchError(
             f"{path} does not fit this {type(module).__name__}; it was made of another model"
-        )
-    student.network.load_state_dict(tensors, strict=False)
-    if student.noise_correction is not None:
-        tables = {key: tensors[CORRECTION + key] for key in student.noise_correction.state_dict()}
-        student.noise_correction.load_state_dict(tables)
+        ) from None
     return student
 
 
@@ -111,8 +115,31 @@ def _require(path: Path, found: tuple[str, dict[str, Any]], method: MethodSpec) 
         )
 
 
-def _state(student: Student) -> dict[str, Tensor]:
-    """State of the quantized layers by their names in the network, and the noise correction's."""
+def load_state(student: Student, tensors: Mapping[str, Tensor]) -> None:
+    """Give a student the state of another one that was built alike, in place.
+
+    Args:
+        student: of the same method, options and request.
+        tensors: of `student_state`.
+
+    Raises:
+        BenchError: names or shapes are not this student's.
+    """
+    shapes = {key: value.shape for key, value in tensors.items()}
+    if {key: value.shape for key, value in student_state(student).items()} != shapes:
+        raise BenchError("the tensors are not those of a student that was built alike")
+    student.network.load_state_dict(dict(tensors), strict=False)
+    if student.noise_correction is not None:
+        tables = {key: tensors[CORRECTION + key] for key in student.noise_correction.state_dict()}
+        student.noise_correction.load_state_dict(tables)
+
+
+def student_state(student: Student) -> dict[str, Tensor]:
+    """State of the quantized layers by their names in the network, and the noise correction's.
+
+    Args:
+        student: any.
+    """
     state = {
         key: value
         for name, layer in student.quantized_layers().items()

@@ -157,7 +157,9 @@ class QuantizedLayer(nn.Module):
         if self.scaling is None:
             raise BenchError("this layer's input channels are not scaled; build it with a scaling")
         if isinstance(self.weight, AdaRoundWeight):
-            raise BenchError("scale the input channels before the rounding of the weight is learned")
+            raise BenchError(
+                "scale the input channels before the rounding of the weight is learned"
+            )
         self.scaling.tau.copy_(tau)
         self.weight.requantize(self.scaling.scaled_weight, self.scaling.rule)
         self.unfreeze()

@@ -1,0 +1,48 @@
+"""How methods that calibrate instead of training go about it in a recipe."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+__all__ = ["PostTraining", "Scale"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How far the released settings of a method are cut down; 1 leaves them as they are.
+
+    Attributes:
+        updates: share of the optimiser updates.
+        rates: factor on the learning rates, which fewer updates need.
+        data: share of the calibration images.
+    """
+
+    updates: float = 1.0
+    rates: float = 1.0
+    data: float = 1.0
+
+
+@dataclass(frozen=True)
+class PostTraining:
+    """The sampler a student is calibrated for, and how far its settings are cut down.
+
+    Calibration inputs are drawn along the full-precision model's paths of this sampler, and the
+    step tables have its timesteps as rows.
+
+    Attributes:
+        steps: DDIM steps.
+        eta: noise share.
+        guidance: scale of the predictions; 1 for none.
+        scale: of the released settings.
+    """
+
+    steps: int
+    eta: float
+    guidance: float
+    scale: Scale = Scale()
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> Self:
+        """From a recipe's object ``post_training``."""
+        scale = Scale(**{key: entry[key] for key in ("updates", "rates", "data") if key in entry})
+        return cls(entry["steps"], entry["eta"], entry["guidance"], scale)
