@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from hqdm_bench.catalogue import ModelSpec, Recipe
+from hqdm_bench.catalogue import ModelSpec, PostTraining, Recipe, Scale
 from hqdm_bench.models import LatentDiffusion, build_latent_diffusion
 
 UNET = {
@@ -91,4 +91,7 @@ def recipe() -> Recipe:
         calibration="per_step",
         calibration_images=4,
         validation_trajectories=1,
+        post_training=PostTraining(
+            steps=4, eta=0.0, guidance=1.5, scale=Scale(updates=0.0005, rates=10, data=0.02)
+        ),
     )

@@ -115,7 +115,9 @@ def make(shared_toy: LatentDiffusion, recipe: Recipe, calls: Any) -> Callable[..
 
     def build(method: str, bits: str, options: dict[str, Any], disturb: bool = True) -> Student:
         spec = MethodSpec(method, method, method, options)
-        recipe_ = dataclasses.replace(recipe, steps=len(TIMES))
+        assert recipe.post_training is not None
+        sampler = dataclasses.replace(recipe.post_training, steps=len(TIMES))
+        recipe_ = dataclasses.replace(recipe, steps=len(TIMES), post_training=sampler)
         student = build_student(spec, shared_toy, Bits.parse(bits), recipe_, 0)
         if disturb:
             _move(student)

@@ -31,6 +31,8 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "plus-full": ("hqdm_plus", "w4a4", {"policy": "full"}),
     "double": ("double_hadamard", "w4a4", {"signs": "random"}),
     "efficientdm": ("efficientdm", "w4a4", {"zero_points": "integer"}),
+    "qdiffusion": ("qdiffusion", "w4a8", {}),
+    "ptqd": ("ptqd", "w4a4", {"correction": "no"}),
     "rtn": ("rtn", "w4a4", {}),
     "rtn-shared": ("rtn", "w4a4", {"activation_steps": "shared", "activation_grid": "symmetric"}),
 }
@@ -177,3 +179,23 @@ def test_an_integer_student_stays_where_it_is(make: Make, calls: Any) -> None:
     x, t, context = calls[0]
     with pytest.raises(BenchError, match="NaN or infinite"):
         integer(x * float("nan"), t, context)
+
+
+def test_a_noise_correction_goes_along(make: Make, tmp_path: Path) -> None:
+    student = make("ptqd", "w4a4", {})
+    correction = student.noise_correction
+    assert correction is not None
+    random = torch.Generator().manual_seed(5)
+    for table in correction.buffers():
+        table.copy_(torch.rand(table.shape, generator=random))
+    integer = convert(student)
+    save(integer, tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors", UNet(**_params(student)))
+    x = torch.randn(2, 3, 4, 4, generator=random)
+    for made in (integer, again):
+        assert made.noise_correction is not correction
+        assert made.noise_correction is not None
+        assert made.noise_correction.direction == correction.direction
+        for t in TIMES:
+            found = made.noise_correction.correct(x, t)
+            assert torch.equal(found, correction.correct(x, t))

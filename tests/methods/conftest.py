@@ -117,7 +117,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def recipe(recipe: Recipe) -> Recipe:
     """Two steps only: calibrating takes most of the time."""
-    return dataclasses.replace(recipe, steps=len(TIMES))
+    assert recipe.post_training is not None
+    sampler = dataclasses.replace(recipe.post_training, steps=len(TIMES))
+    return dataclasses.replace(recipe, steps=len(TIMES), post_training=sampler)
 
 
 @pytest.fixture(scope="session")

@@ -34,8 +34,9 @@ def convert(student: Student, backend: Backend = "auto") -> IntegerStudent:
         backend: see `choose_kernel`.
 
     Returns:
-        A student called like the one given. ``report`` tells what became of each layer; one above 8
-        bits, or padded differently on its two sides, is still fake-quantized.
+        A student called like the one given, with its noise correction. ``report`` tells what became
+        of each layer; one above 8 bits, or padded differently on its two sides, is still
+        fake-quantized.
 
     Raises:
         BenchError: nothing to convert, not calibrated, a zero-point that is no integer, sums that
@@ -63,6 +64,7 @@ def convert(student: Student, backend: Backend = "auto") -> IntegerStudent:
     network = _replaced(student, integer, step)
     made = IntegerStudent(network, step, student.options, student.request, report)
     made.method = student.method
+    made.noise_correction = copy.deepcopy(student.noise_correction)
     return made
 
 

@@ -15,7 +15,8 @@ from hqdm_bench.integer.report import ConversionReport, describe
 from hqdm_bench.integer.spec import LayerSpec
 from hqdm_bench.integer.student import IntegerStudent
 from hqdm_bench.methods import get_method, read_request, student_header
-from hqdm_bench.quantization import StepIndex, replace
+from hqdm_bench.methods.storage import CORRECTION
+from hqdm_bench.quantization import NoiseCorrection, StepIndex, replace
 
 __all__ = ["byte_report", "load", "save"]
 
@@ -54,7 +55,11 @@ def save(student: IntegerStudent, path: Path | str, **metadata: Any) -> dict[str
         "between": student.step.between,
         "layers": {name: layer.spec.asdict() for name, layer in student.integer_layers().items()},
     }
-    write_tensors(Path(path), student.network.state_dict(), {**metadata, **header})
+    tensors = student.network.state_dict()
+    if student.noise_correction is not None:
+        tensors |= student.noise_correction.state_dict(prefix=CORRECTION)
+        header["noise_correction"] = student.noise_correction.settings()
+    write_tensors(Path(path), tensors, {**metadata, **header})
     return byte_report(student)
 
 
@@ -77,6 +82,7 @@ def load(path: Path | str, module: nn.Module, backend: Backend = "auto") -> Inte
     kernel, why = choose_kernel(backend, "cuda" if backend == "cuda" else "cpu")
     step = StepIndex(request.timesteps, header["between"])
     tensors = {key: value.to(kernel.device) for key, value in tensors.items()}
+    correction = _correction(tensors, header.get("noise_correction"))
     network = copy.deepcopy(module).to(kernel.device)
     layers: dict[str, IntegerLayer] = {}
     for name, entry in header["layers"].items():
@@ -87,8 +93,21 @@ def load(path: Path | str, module: nn.Module, backend: Backend = "auto") -> Inte
     report = ConversionReport(kernel.name, why, describe(layers))
     options = get_method(header["method"]).options.read(header["options"], header["method"])
     student = IntegerStudent(network, step, options, request, report)
-    student.method = header["method"]
+    student.method, student.noise_correction = header["method"], correction
     return student
+
+
+def _correction(
+    tensors: dict[str, Tensor], settings: dict[str, Any] | None
+) -> NoiseCorrection | None:
+    """The noise correction in a file, whose tensors are taken out."""
+    if settings is None:
+        return None
+    correction = NoiseCorrection(**settings)
+    correction.load_state_dict(_below(tensors, CORRECTION))
+    for key in [key for key in tensors if key.startswith(CORRECTION)]:
+        del tensors[key]
+    return correction
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -111,7 +130,8 @@ def byte_report(student: IntegerStudent) -> dict[str, int]:
 
     Returns:
         ``weights``: packed codes; ``grids``: step sizes and zero-points of the weights;
-        ``tables``: step sizes, zero-points, centres and signs of the inputs; ``biases``;
+        ``tables``: step sizes, zero-points, centres and signs of the inputs, corrections
+        of the predictions; ``biases``;
         ``full_precision``: everything that is not quantized, in float32; ``packed``: the sum;
         ``float32`` and ``bfloat16``: the network with all of its weights in these.
     """
@@ -128,6 +148,9 @@ def byte_report(student: IntegerStudent) -> dict[str, int]:
         for key, tensor in student.network.state_dict().items()
         if not key.startswith(tuple(f"{name}." for name in layers))
     }
+    if student.noise_correction is not None:
+        corrections = student.noise_correction.buffers()
+        found["tables"] += sum(x.numel() * x.element_size() for x in corrections)
     found["full_precision"] = sum(x.numel() * x.element_size() for x in rest.values())
     found["packed"] = sum(found.values())
     entries += sum(tensor.numel() for tensor in rest.values())

@@ -14,6 +14,7 @@ from hqdm_bench.methods.registry import get_method
 from hqdm_bench.methods.request import Request
 
 __all__ = [
+    "CORRECTION",
     "load_state",
     "load_student",
     "read_request",

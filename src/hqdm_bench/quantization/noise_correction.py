@@ -8,7 +8,7 @@ because the residual is noise already. Both predictions are the guided ones.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,15 @@ class NoiseCorrection(nn.Module):
         self.register_buffer("slope", torch.full((steps,), math.nan))
         self.register_buffer("offset", torch.full((steps, channels), math.nan))
         self.register_buffer("residual_std", torch.full((steps,), math.nan))
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments that build it again, empty."""
+        return {
+            "timesteps": list(self.timesteps),
+            "channels": self.offset.shape[1],
+            "bias": self.bias,
+            "direction": self.direction,
+        }
 
     @property
     def calibrated(self) -> bool:
