@@ -17,6 +17,7 @@ from hqdm_bench.quantization import (
     ActivationQuantizer,
     AffineStatic,
     EmaObserver,
+    ExactInput,
     LearnedStep,
     MakeObserver,
     MinMaxObserver,
@@ -178,6 +179,8 @@ class _StepProbe(nn.Module):
             self.plain = _Unrotated(layer.activation)
 
     def forward(self, x: Tensor, row: int, rotation: BlockRotation | None = None) -> Tensor:
+        if isinstance(self.quantizer, ExactInput):
+            return x
         static = _one_range(self.quantizer)
         if row != self.row and not static:
             self._set_row()

@@ -22,7 +22,7 @@ from hqdm_bench.distill.fitting import (
 from hqdm_bench.distill.observe import Call, exact_activations, run_call
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import RoundingFit, StepFit, Student
-from hqdm_bench.quantization import AdaRoundWeight, QuantizedLayer, StaticWeight
+from hqdm_bench.quantization import AdaRoundWeight, ExactInput, QuantizedLayer, StaticWeight
 from hqdm_bench.quantization.blocks import Unit, find_units, in_call_order
 
 __all__ = ["Reconstructed", "reconstruct_steps", "reconstruct_weights"]
@@ -114,7 +114,7 @@ def reconstruct_steps(
         teacher: the module the student was made of.
         calls: as in `reconstruct_weights`.
         fit: Q-Diffusion's settings if None.
-        layers: which layers; all low-bit ones if None.
+        layers: which layers; all low-bit ones with a quantized input if None.
         seed: of the batches.
         memory: bytes that are kept for one unit at most.
         log: says which units an earlier run finished, and is told of each that is.
@@ -128,6 +128,10 @@ def reconstruct_steps(
     """
     fit = fit or StepFit()
     log = log or StageLog(student)
+    found = student.low_bit_layers()
+    layers = list(found if layers is None else layers)
+    exact = {name for name, layer in found.items() if isinstance(layer.activation, ExactInput)}
+    layers = [name for name in layers if name not in exact]
     units = _left(_units(student, calls, layers), log)
     done = []
     with Progress("reconstruct steps", total=len(units)) as progress:

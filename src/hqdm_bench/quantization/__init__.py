@@ -16,6 +16,7 @@ from hqdm_bench.quantization.equivalent_scaling import (
     multiply_weight,
     smoothing_scale,
 )
+from hqdm_bench.quantization.exact_input import ExactInput
 from hqdm_bench.quantization.functional import fake_quantize, lora_fake_quantize
 from hqdm_bench.quantization.grid import (
     Grid,
@@ -48,7 +49,8 @@ from hqdm_bench.quantization.observers import (
     MseObserver,
     Observer,
 )
-from hqdm_bench.quantization.policy import POLICIES, Role, check_policy, full, official, roles
+from hqdm_bench.quantization.policies import POLICIES, Role, full, official
+from hqdm_bench.quantization.policy import POLICY_SAYS, check_policy, roles
 from hqdm_bench.quantization.power_of_two import best_exponents, power_of_two_factors, vote
 from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.shifted_table import ShiftedTable
@@ -58,6 +60,7 @@ from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight, weight_grid
 
 __all__ = [
     "POLICIES",
+    "POLICY_SAYS",
     "ActivationQuantizer",
     "AdaRoundWeight",
     "AffineStatic",
@@ -66,6 +69,7 @@ __all__ = [
     "Blend",
     "ChannelScaling",
     "EmaObserver",
+    "ExactInput",
     "Grid",
     "LearnedStep",
     "LoRAWeight",
