@@ -56,6 +56,7 @@ from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.shifted_table import ShiftedTable
 from hqdm_bench.quantization.step import Blend, Row, StepIndex, row_of
 from hqdm_bench.quantization.surgery import replace
+from hqdm_bench.quantization.temporal_block import TemporalBlock, find_temporal_block
 from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight, weight_grid
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "StaticWeight",
     "StepIndex",
     "SymmetricTable",
+    "TemporalBlock",
     "TimestepWeights",
     "best_exponents",
     "channel_axis",
@@ -98,6 +100,7 @@ __all__ = [
     "dynamic_fake_quantize",
     "error_noise_gain",
     "fake_quantize",
+    "find_temporal_block",
     "full",
     "learn_scaling",
     "lora_fake_quantize",

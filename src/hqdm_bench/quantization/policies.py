@@ -12,14 +12,13 @@ from torch import nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.quantization.quantizable import LAYERS, obstacle
+from hqdm_bench.quantization.temporal_block import TEMPORAL
 
 __all__ = ["POLICIES", "Role", "dmq", "full", "official", "ptqd", "quest", "tfmq"]
 
 Role = Literal["low_bit", "weight_only", "input_8bit", "static_8bit", "full_precision"]
 
 EXEMPT = ("skip", "op")
-# Of the time embedding: the names of CompVis, then those of diffusers.
-TEMPORAL = frozenset({"time_embed", "emb_layers", "time_embedding", "time_emb_proj"})
 
 
 def full(module: nn.Module) -> dict[str, Role]:
