@@ -84,6 +84,7 @@ def _observer(student: Student, sample: int) -> MakeObserver:
         "mse": functools.partial(MseObserver, sample),
         "minmax": MinMaxObserver,
         "ema": EmaObserver,
+        "ema_zero": functools.partial(EmaObserver, include_zero=True),
     }
     return kinds[student.options.resolved().get("activation_range", "mse")]
 

@@ -42,7 +42,8 @@ class PtqOptions(MethodOptions):
         activation_grid: ``asymmetric``, 0 to 2^b - 1 with an integer zero-point, or ``symmetric``,
             -2^(b-1) to 2^(b-1) - 1.
         activation_range: of a layer's inputs: ``mse`` search, ``minmax`` over all batches, or
-            ``ema``, the moving average of the batches' extremes.
+            ``ema``, the moving average of the batches' extremes, ``ema_zero`` the same widened to
+            zero.
         activation_steps: ``per_step``, one range for every timestep of the tables, or ``shared``,
             one for all.
         steps: row of the tables at a timestep they have no row for, see `QatOptions`.
@@ -52,7 +53,7 @@ class PtqOptions(MethodOptions):
     weight_init: Literal["mse", "max"] = "mse"
     weight_grids: Literal["channel", "tensor"] = "channel"
     activation_grid: Literal["asymmetric", "symmetric"] = "asymmetric"
-    activation_range: Literal["mse", "minmax", "ema"] = "mse"
+    activation_range: Literal["mse", "minmax", "ema", "ema_zero"] = "mse"
     activation_steps: Literal["per_step", "shared"] = "per_step"
     steps: Literal["pick", "interpolate", "by_timestep"] = "pick"
 

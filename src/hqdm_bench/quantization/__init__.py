@@ -56,12 +56,13 @@ from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.shifted_table import ShiftedTable
 from hqdm_bench.quantization.step import Blend, Row, StepIndex, row_of
 from hqdm_bench.quantization.surgery import replace
-from hqdm_bench.quantization.temporal_block import TemporalBlock, find_temporal_block
+from hqdm_bench.quantization.temporal_block import TEMPORAL, TemporalBlock, find_temporal_block
 from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight, weight_grid
 
 __all__ = [
     "POLICIES",
     "POLICY_SAYS",
+    "TEMPORAL",
     "ActivationQuantizer",
     "AdaRoundWeight",
     "AffineStatic",

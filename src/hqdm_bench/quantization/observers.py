@@ -158,7 +158,7 @@ class MinMaxObserver(Observer):
 class EmaObserver(MinMaxObserver):
     """Moving averages of the batches' extremes: m * old + (1 - m) * new, from the first batch on.
 
-    As Q-Diffusion and TFMQ-DM release it; zero is not forced into the range there.
+    As Q-Diffusion, TFMQ-DM and DMQ release it; of these only TFMQ-DM widens the range to zero.
 
     Args:
         momentum: m.
