@@ -9,9 +9,9 @@ from torch import nn
 
 import hqdm_bench
 from hqdm_bench import integer
-from hqdm_bench.distill import RoundingFit, StepFit, reconstruct_steps, reconstruct_weights
+from hqdm_bench.distill import reconstruct_steps, reconstruct_weights
 from hqdm_bench.distill.calibrate import calibrate_on_batch
-from hqdm_bench.methods import Student
+from hqdm_bench.methods import RoundingFit, StepFit, Student
 from hqdm_bench.quantization import AffineStatic, ExactInput, LearnedStep, coverage
 
 TIMES = (1, 501)

@@ -1,6 +1,6 @@
 """Stage of TFMQ-DM."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hqdm_bench.methods.stages import RoundingFit, Stage
 
@@ -18,5 +18,5 @@ class RoundTemporal(Stage):
         timesteps: that it is fitted at, evenly chosen; all if there are fewer.
     """
 
-    fit: RoundingFit = RoundingFit()
+    fit: RoundingFit = field(default_factory=RoundingFit)
     timesteps: int = 20
