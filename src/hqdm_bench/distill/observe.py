@@ -83,8 +83,8 @@ def _observer(student: Student, sample: int) -> MakeObserver:
     kinds: dict[str, MakeObserver] = {
         "mse": functools.partial(MseObserver, sample),
         "minmax": MinMaxObserver,
-        "ema": EmaObserver,
-        "ema_zero": functools.partial(EmaObserver, include_zero=True),
+        "ema": functools.partial(EmaObserver, shuffled=True),
+        "ema_zero": functools.partial(EmaObserver, include_zero=True, shuffled=True),
     }
     return kinds[student.options.resolved().get("activation_range", "mse")]
 
