@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hqdm_bench.catalogue import Bits, MethodSpec, PostTraining, Recipe
+from hqdm_bench.catalogue import Bits, MethodSpec, Recipe
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.distill import calibrate_on_calls
 from hqdm_bench.methods import Method, Request, Student, available_methods, build_student
@@ -117,7 +117,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def recipe(recipe: Recipe) -> Recipe:
     """Two steps only: calibrating takes most of the time."""
-    return dataclasses.replace(recipe, steps=len(TIMES), post_training=PostTraining(2, 0.0, 1.5))
+    return dataclasses.replace(recipe, steps=len(TIMES))
 
 
 @pytest.fixture(scope="session")
