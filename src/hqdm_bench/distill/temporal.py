@@ -2,8 +2,7 @@
 
 The embedding of the timestep and its projections in all residual blocks learn their rounding
 together, from the finitely many inputs they ever have: one a timestep. The loss is the sum of the
-projections' reconstruction losses, Eq. 8 of the paper and ``LossFuncTimeEmbedding`` of the released
-code.
+projections' reconstruction losses (``LossFuncTimeEmbedding`` of the released code).
 """
 
 import functools

@@ -7,8 +7,10 @@ then learn theirs as in BRECQ. Every timestep has ranges of its own, which nothi
 Ranges are moving averages over batches of 16, widened to zero; the mean-error search that the
 released code makes before is overwritten there and left out here. As for every method here, the
 inputs they come from are exact but for the weights; in the released code the layers before quantize
-theirs, too. Timesteps are the true ones: the released code labels the 500 steps that the sampler takes for
-"400" as if they were 400, so that labels and sets of ranges drift apart on churches.
+theirs, too.
+
+Timesteps are the true ones: the released code labels the 500 steps that the sampler takes for "400"
+as if they were 400, so that labels and sets of ranges drift apart on churches.
 """
 
 from dataclasses import dataclass, replace
