@@ -61,7 +61,7 @@ def test_some_words_of_a_page(capsys):
         "as_paper": "width",
     }
     assert paragraph(page, "order") == {"allowed": "2 | 3 | 4 | 5 | 6 | 7", "default": "5"}
-    assert paragraph(page, "policy")["allowed"].startswith("official or full, then rules")
+    assert paragraph(page, "policy")["allowed"].startswith("official, full, ptqd,")
     assert output(capsys, "fp").splitlines()[1:] == ["no options"]
 
 

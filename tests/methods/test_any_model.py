@@ -82,7 +82,7 @@ def make_student(network: nn.Module, calls: Calls, method: str, bits: str, **opt
 
 
 @pytest.fixture(scope="module", params=["unet", "dit"])
-def trained(request: pytest.FixtureRequest, networks: dict[str, nn.Module]) -> tuple[Any, ...]:
+def fitted(request: pytest.FixtureRequest, networks: dict[str, nn.Module]) -> tuple[Any, ...]:
     """A network, its w4a4 student after a few updates, and calls of both."""
     network, calls = networks[request.param], make_calls(request.param, batch=2)
     student = make_student(network, calls, "hqdm", "w4a4")
@@ -126,8 +126,8 @@ def test_close_to_the_network(
     assert 0 < error < BOUNDS[name, bits]
 
 
-def test_called_like_the_network(trained: tuple[Any, ...]) -> None:
-    network, student, calls = trained
+def test_called_like_the_network(fitted: tuple[Any, ...]) -> None:
+    network, student, calls = fitted
     call = calls[1]
     with torch.no_grad():
         wanted = network(**call)
@@ -177,9 +177,9 @@ def test_a_timestep_has_its_own_row(networks: dict[str, nn.Module]) -> None:
 
 
 def test_gradients_reach_every_trained_parameter_and_nothing_else(
-    trained: tuple[Any, ...],
+    fitted: tuple[Any, ...],
 ) -> None:
-    network, student, _ = trained
+    network, student, _ = fitted
     layers = student.low_bit_layers()
     assert len(layers) > 10
     for name, layer in layers.items():
@@ -193,8 +193,8 @@ def test_gradients_reach_every_trained_parameter_and_nothing_else(
     assert grown == own
 
 
-def test_read_back_exactly(trained: tuple[Any, ...], tmp_path: Path) -> None:
-    network, student, calls = trained
+def test_read_back_exactly(fitted: tuple[Any, ...], tmp_path: Path) -> None:
+    network, student, calls = fitted
     hqdm_bench.save_student(student, tmp_path / "student.safetensors")
     fresh = type(network).from_config(network.config).eval()
     fresh.load_state_dict(network.state_dict())
@@ -347,8 +347,8 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @torch.no_grad()
-def test_it_multiplies_integers(trained: tuple[Any, ...], tmp_path: Path) -> None:
-    network, student, calls = trained
+def test_it_multiplies_integers(fitted: tuple[Any, ...], tmp_path: Path) -> None:
+    network, student, calls = fitted
     made = integer.convert(student)
     assert not made.report.kept
     integer.save(made, tmp_path / "packed.safetensors")

@@ -120,7 +120,7 @@ def test_wrong_value_names_key_value_and_allowed(key: str, value: object, allowe
         ("mixed", "'mixed'"),
         ("official; *.to_q", "to_q"),
         ("official; *.to_q = int4", "int4"),
-        (4, "is 4; it takes text: official or full, then rules"),
+        (4, "is 4; it takes text: official, full, ptqd, tfmq, dmq or quest, then rules"),
     ],
 )
 def test_wrong_text_says_of_which_option(policy: object, message: str) -> None:

@@ -141,3 +141,17 @@ def test_the_lsq_gradient_is_the_plain_one_over_the_root(symmetric: bool) -> Non
     assert gradients["plain"][0] != 0
     assert torch.equal(gradients["lsq"][1], gradients["plain"][1])
     assert torch.equal(gradients["lsq"][2], gradients["plain"][2])
+
+
+def test_a_shuffled_average_does_not_leave_the_last_batches_to_decide() -> None:
+    """Batches that widen, as inputs do from timestep to timestep."""
+    widths = torch.linspace(1, 2, 200)
+    found = []
+    for shuffled in (False, True, True):
+        observer = EmaObserver(shuffled=shuffled)
+        for width in widths:
+            observer.observe(torch.stack([-width, width]))
+        found.append(float(observer.range[1]))
+    assert found[0] > 1.85
+    assert found[1] == pytest.approx(1.5, abs=0.15)
+    assert found[1] == found[2]

@@ -59,6 +59,10 @@ def test_layers_in_words() -> None:
     assert layers_text(student("w4a4", **SHARES)) == (
         "of the MACs 75.0 % at these bits, 5.0 % at W8A8, 20.0 % in full precision"
     )
+    assert layers_text(student("w4a4", "tfmq", w32a32=0.2, w4a32=0.1)) == (
+        "of the MACs 70.0 % at these bits, 10.0 % at W4, inputs exact, 20.0 % in full precision "
+        "(policy: tfmq)"
+    )
     rule = "official; *.to_q = full_precision"
     assert layers_text(student("w4a4", policy=rule, w32a32=0.5)).endswith(f"(policy: {rule})")
 

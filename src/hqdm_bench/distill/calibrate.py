@@ -15,7 +15,7 @@ from hqdm_bench.distill.trajectories import Trajectories
 from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.methods import Student
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantization import AffineStatic, QuantizedLayer
+from hqdm_bench.quantization import AffineStatic, ExactInput, QuantizedLayer
 
 __all__ = ["calibrate", "calibrate_on_batch"]
 
@@ -140,6 +140,8 @@ class _SequentialProbe(nn.Module):
         self.quantizer = layer.activation
 
     def forward(self, x: Tensor, row: int, rotation: BlockRotation | None = None) -> Tensor:
+        if isinstance(self.quantizer, ExactInput):
+            return x
         naive = AffineStatic(self.quantizer.bits).to(x)
         naive.calibrate(x)
         self.quantizer.initialise(naive.scale, naive.zero)

@@ -17,6 +17,7 @@ from hqdm_bench.quantization import (
     ActivationQuantizer,
     AffineStatic,
     EmaObserver,
+    ExactInput,
     LearnedStep,
     MakeObserver,
     MinMaxObserver,
@@ -82,7 +83,8 @@ def _observer(student: Student, sample: int) -> MakeObserver:
     kinds: dict[str, MakeObserver] = {
         "mse": functools.partial(MseObserver, sample),
         "minmax": MinMaxObserver,
-        "ema": EmaObserver,
+        "ema": functools.partial(EmaObserver, shuffled=True),
+        "ema_zero": functools.partial(EmaObserver, include_zero=True, shuffled=True),
     }
     return kinds[student.options.resolved().get("activation_range", "mse")]
 
@@ -178,6 +180,8 @@ class _StepProbe(nn.Module):
             self.plain = _Unrotated(layer.activation)
 
     def forward(self, x: Tensor, row: int, rotation: BlockRotation | None = None) -> Tensor:
+        if isinstance(self.quantizer, ExactInput):
+            return x
         static = _one_range(self.quantizer)
         if row != self.row and not static:
             self._set_row()

@@ -14,7 +14,8 @@ from hqdm_bench.common.files import digest
 from hqdm_bench.distill.observe import Call, calibrate_on_calls
 from hqdm_bench.distill.reconstruction import reconstruct_steps, reconstruct_weights
 from hqdm_bench.distill.stage_log import StageLog
-from hqdm_bench.methods import Calibrate, LearnSteps, RoundWeights, Stage, Student
+from hqdm_bench.distill.temporal import reconstruct_temporal
+from hqdm_bench.methods import Calibrate, LearnSteps, RoundTemporal, RoundWeights, Stage, Student
 
 __all__ = ["RUNNERS", "Work", "post_train", "run_stage"]
 
@@ -147,6 +148,16 @@ def _round_weights(stage: RoundWeights, work: Work) -> None:
     )
 
 
+def _round_temporal(stage: RoundTemporal, work: Work) -> None:
+    reconstruct_temporal(
+        work.student,
+        work.module,
+        work.chosen_calls(stage.timesteps),
+        stage.fit.scaled(work.scale),
+        seed=work.seed,
+    )
+
+
 def _learn_steps(stage: LearnSteps, work: Work) -> None:
     reconstruct_steps(
         work.student,
@@ -162,5 +173,6 @@ def _learn_steps(stage: LearnSteps, work: Work) -> None:
 RUNNERS: Mapping[type[Stage], Callable[[Any, Work], None]] = {
     Calibrate: _calibrate,
     LearnSteps: _learn_steps,
+    RoundTemporal: _round_temporal,
     RoundWeights: _round_weights,
 }

@@ -20,9 +20,10 @@ from hqdm_bench.distill.fitting import (
     quantized_layers,
 )
 from hqdm_bench.distill.observe import Call, exact_activations, run_call
+from hqdm_bench.distill.rounding import learned_rounding, unit_layers, weighted_penalty
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import RoundingFit, StepFit, Student
-from hqdm_bench.quantization import AdaRoundWeight, QuantizedLayer, StaticWeight
+from hqdm_bench.quantization import ExactInput
 from hqdm_bench.quantization.blocks import Unit, find_units, in_call_order
 
 __all__ = ["Reconstructed", "reconstruct_steps", "reconstruct_weights"]
@@ -114,7 +115,7 @@ def reconstruct_steps(
         teacher: the module the student was made of.
         calls: as in `reconstruct_weights`.
         fit: Q-Diffusion's settings if None.
-        layers: which layers; all low-bit ones if None.
+        layers: which layers; all low-bit ones if None. Those with an exact input are passed over.
         seed: of the batches.
         memory: bytes that are kept for one unit at most.
         log: says which units an earlier run finished, and is told of each that is.
@@ -128,6 +129,10 @@ def reconstruct_steps(
     """
     fit = fit or StepFit()
     log = log or StageLog(student)
+    found = student.low_bit_layers()
+    layers = list(found if layers is None else layers)
+    exact = {name for name, layer in found.items() if isinstance(layer.activation, ExactInput)}
+    layers = [name for name in layers if name not in exact]
     units = _left(_units(student, calls, layers), log)
     done = []
     with Progress("reconstruct steps", total=len(units)) as progress:
@@ -164,31 +169,10 @@ def _fit_rounding(
     weights: Mapping[str, Tensor],
     seed: int,
 ) -> Reconstructed:
-    layers = _layers(student, unit)
     before = mean_loss(student, unit, data, fit)
-    rounded: list[AdaRoundWeight] = []
-    for name, layer in layers.items():
-        if not isinstance(layer.weight, StaticWeight):
-            raise BenchError(f"the rounding of '{name}' cannot be learned; its weight is trained")
-        source = weights.get(name)
-        if source is None:
-            source = _weight(teacher, name)
-        rounded.append(AdaRoundWeight.from_static(source.to(layer.weight.scale), layer.weight))
-        layer.weight = rounded[-1]
-    beta = fit.beta
-
-    def penalty(update: int) -> Tensor | None:
-        exponent = beta.at(update)
-        if exponent is None:
-            return None
-        return fit.penalty * torch.stack([weight.penalty(exponent) for weight in rounded]).sum()
-
-    groups = [{"params": [weight.rounding for weight in rounded], "lr": fit.rate}]
-    try:
-        fit_unit(student, unit, data, fit, groups, seed, penalty)
-    finally:
-        for layer, weight in zip(layers.values(), rounded, strict=False):
-            layer.weight = weight.commit()
+    with learned_rounding(student, teacher, unit, weights) as rounded:
+        groups = [{"params": [weight.rounding for weight in rounded], "lr": fit.rate}]
+        fit_unit(student, unit, data, fit, groups, seed, weighted_penalty(rounded, fit))
     return Reconstructed(unit, len(data), before, mean_loss(student, unit, data, fit))
 
 
@@ -196,7 +180,7 @@ def _fit_steps(
     student: Student, unit: Unit, data: UnitData, fit: StepFit, seed: int
 ) -> Reconstructed:
     scales: list[nn.Parameter] = []
-    for name, layer in _layers(student, unit).items():
+    for name, layer in unit_layers(student, unit).items():
         if not isinstance(layer.activation.scale, nn.Parameter):
             raise BenchError(f"the input of '{name}' has a fixed step size; take a learned one")
         scales.append(layer.activation.scale)
@@ -220,14 +204,3 @@ def _fit_steps(
         for layer in quantized_layers(student, unit):
             layer.zero_grad()  # what could be trained but is not has gradients, too
     return Reconstructed(unit, len(data), before, mean_loss(student, unit, data, fit))
-
-
-def _layers(student: Student, unit: Unit) -> dict[str, QuantizedLayer]:
-    layers = {name: student.network.get_submodule(name) for name in unit.layers}
-    return {name: layer for name, layer in layers.items() if isinstance(layer, QuantizedLayer)}
-
-
-def _weight(teacher: nn.Module, name: str) -> Tensor:
-    weight = teacher.get_submodule(name).weight
-    assert isinstance(weight, Tensor)
-    return weight.detach()

@@ -16,7 +16,7 @@ from hqdm_bench.integer.report import ConversionReport, LayerReport, describe
 from hqdm_bench.integer.spec import LayerSpec
 from hqdm_bench.integer.student import IntegerStudent
 from hqdm_bench.methods import Student
-from hqdm_bench.quantization import AffineTable, QuantizedLayer, StepIndex
+from hqdm_bench.quantization import AffineTable, ExactInput, QuantizedLayer, StepIndex
 
 __all__ = ["convert"]
 
@@ -35,8 +35,8 @@ def convert(student: Student, backend: Backend = "auto") -> IntegerStudent:
 
     Returns:
         A student called like the one given, with its noise correction. ``report`` tells what became
-        of each layer; one above 8 bits, or padded differently on its two sides, is still
-        fake-quantized.
+        of each layer; one above 8 bits, with an exact input, or padded differently on its two
+        sides, is still fake-quantized.
 
     Raises:
         BenchError: nothing to convert, not calibrated, a zero-point that is no integer, sums that
@@ -73,6 +73,8 @@ def _device_of(student: Student) -> str:
 
 
 def _obstacle(layer: QuantizedLayer) -> str | None:
+    if isinstance(layer.activation, ExactInput):
+        return "its input is not quantized"
     if layer.weight.bits > MOST_BITS or layer.activation.bits > MOST_BITS:
         return f"w{layer.weight.bits}a{layer.activation.bits} does not fit bytes"
     if layer.scaling is not None:

@@ -13,6 +13,7 @@ from hqdm_bench.methods.registry import (
     sampler_of,
 )
 from hqdm_bench.methods.request import Rates, Request
+from hqdm_bench.methods.stage_temporal import RoundTemporal
 from hqdm_bench.methods.stages import (
     Calibrate,
     CorrectNoise,
@@ -45,6 +46,7 @@ __all__ = [
     "QatOptions",
     "Rates",
     "Request",
+    "RoundTemporal",
     "RoundWeights",
     "RoundingFit",
     "Stage",

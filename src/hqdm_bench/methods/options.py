@@ -6,7 +6,7 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods.stages import Calibrate, Distill, Stage
-from hqdm_bench.quantization import check_policy
+from hqdm_bench.quantization import POLICY_SAYS, check_policy
 
 __all__ = ["MethodOptions", "QatOptions", "text_option"]
 
@@ -138,7 +138,8 @@ class QatOptions(MethodOptions):
     Attributes:
         policy: which layers are quantized, and how: ``official`` keeps skip, op and Conv1d layers
             in full precision and the first three and the last layer at static 8 bits; ``full``
-            quantizes every layer to the low bits; rules on names may follow (see `roles`).
+            quantizes every layer to the low bits; ``ptqd``, ``tfmq``, ``dmq`` and ``quest`` are
+            those of these methods' codes; rules on names may follow (see `roles`).
         base: what the low-rank update is added to: the ``dequantized`` frozen integer codes times
             the trained scale (released code), or the ``full_precision`` weights W0 (text of both
             papers).
@@ -158,9 +159,7 @@ class QatOptions(MethodOptions):
             linearly between neighbours (EfficientDM's text), ``by_timestep`` refuses.
     """
 
-    policy: str = text_option(
-        "official", check_policy, "official or full, then rules such as '; *.to_q = full_precision'"
-    )
+    policy: str = text_option("official", check_policy, POLICY_SAYS)
     base: Literal["dequantized", "full_precision"] = "dequantized"
     weight_init: Literal["max", "mse"] = "max"
     weight_scales: Literal["shared", "per_step"] = "shared"

@@ -14,10 +14,13 @@ from hqdm_bench.methods.qat import STATIC_BITS
 from hqdm_bench.methods.request import Request
 from hqdm_bench.methods.stages import Calibrate, Stage
 from hqdm_bench.quantization import (
+    POLICY_SAYS,
     ActivationQuantizer,
     AffineStatic,
+    ExactInput,
     LearnedStep,
     QuantizedLayer,
+    Role,
     StaticWeight,
     StepIndex,
     check_policy,
@@ -39,19 +42,18 @@ class PtqOptions(MethodOptions):
         activation_grid: ``asymmetric``, 0 to 2^b - 1 with an integer zero-point, or ``symmetric``,
             -2^(b-1) to 2^(b-1) - 1.
         activation_range: of a layer's inputs: ``mse`` search, ``minmax`` over all batches, or
-            ``ema``, the moving average of the batches' extremes.
+            ``ema``, the moving average of the batches' extremes, ``ema_zero`` the same widened to
+            zero.
         activation_steps: ``per_step``, one range for every timestep of the tables, or ``shared``,
             one for all.
         steps: row of the tables at a timestep they have no row for, see `QatOptions`.
     """
 
-    policy: str = text_option(
-        "official", check_policy, "official or full, then rules such as '; *.to_q = full_precision'"
-    )
+    policy: str = text_option("official", check_policy, POLICY_SAYS)
     weight_init: Literal["mse", "max"] = "mse"
     weight_grids: Literal["channel", "tensor"] = "channel"
     activation_grid: Literal["asymmetric", "symmetric"] = "asymmetric"
-    activation_range: Literal["mse", "minmax", "ema"] = "mse"
+    activation_range: Literal["mse", "minmax", "ema", "ema_zero"] = "mse"
     activation_steps: Literal["per_step", "shared"] = "per_step"
     steps: Literal["pick", "interpolate", "by_timestep"] = "pick"
 
@@ -79,8 +81,8 @@ def build_ptq_student(
         options: common options.
         module: any module with Linear, Conv1d or Conv2d layers; not changed.
         request: bits and step table.
-        activation: makes the input quantizer of a low-bit layer from its bits; None for the one
-            that the options say.
+        activation: makes the input quantizer of a low-bit layer, and of one with an 8-bit input,
+            from its bits; None for the one that the options say.
 
     Raises:
         BenchError: full-precision bits, or a layer the policy selects cannot be quantized.
@@ -94,12 +96,8 @@ def build_ptq_student(
             continue
         source = network.get_submodule(name)
         assert isinstance(source, (nn.Conv1d, nn.Conv2d, nn.Linear))
-        low_bit = role == "low_bit"
-        quantizer: ActivationQuantizer = AffineStatic(STATIC_BITS)
-        if low_bit and activation is not None:
-            quantizer = activation(request.bits.activation)
-        elif low_bit:
-            quantizer = _activation(options, request)
+        low_bit = role != "static_8bit"
+        quantizer = _quantizer(role, options, request, activation)
         weight = StaticWeight.from_float(
             source.weight,
             request.bits.weight if low_bit else STATIC_BITS,
@@ -111,7 +109,19 @@ def build_ptq_student(
     return Student(network, step, options, request).eval()
 
 
-def _activation(options: PtqOptions, request: Request) -> LearnedStep:
+def _quantizer(
+    role: Role,
+    options: PtqOptions,
+    request: Request,
+    activation: Callable[[int], ActivationQuantizer] | None,
+) -> ActivationQuantizer:
+    """What quantizes the input of a layer."""
+    if role == "static_8bit":
+        return AffineStatic(STATIC_BITS)
+    if role == "weight_only":
+        return ExactInput()
+    bits = STATIC_BITS if role == "input_8bit" else request.bits.activation
+    if activation is not None:
+        return activation(bits)
     rows = request.steps if options.activation_steps == "per_step" else 1
-    symmetric = options.activation_grid == "symmetric"
-    return LearnedStep(request.bits.activation, rows, symmetric=symmetric)
+    return LearnedStep(bits, rows, symmetric=options.activation_grid == "symmetric")

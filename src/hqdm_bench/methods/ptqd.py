@@ -24,7 +24,7 @@ from hqdm_bench.methods.stages import (
     Stage,
     StepFit,
 )
-from hqdm_bench.quantization import NoiseCorrection, QuantizedLayer, check_policy
+from hqdm_bench.quantization import POLICY_SAYS, NoiseCorrection, QuantizedLayer, check_policy
 
 __all__ = ["PtqdOptions", "build"]
 
@@ -46,7 +46,7 @@ class PtqdOptions(PtqOptions):
             ``kept`` (the paper's text).
     """
 
-    policy: str = text_option("official", check_policy, "official or full, then rules")
+    policy: str = text_option("ptqd", check_policy, POLICY_SAYS)
     weight_grids: Literal["channel", "tensor"] = "tensor"
     activation_steps: Literal["per_step", "shared"] = "shared"
     correction: Literal["yes", "no"] = "yes"

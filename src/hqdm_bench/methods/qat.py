@@ -17,6 +17,7 @@ from hqdm_bench.quantization import (
     ActivationQuantizer,
     AffineStatic,
     ChannelScaling,
+    ExactInput,
     LoRAWeight,
     QuantizedLayer,
     Rotation,
@@ -86,7 +87,7 @@ def build_qat_student(
         module: any module with Linear, Conv1d or Conv2d layers; not changed.
         request: bits, step table, rank and seed.
         activation: makes an input quantizer from (bits, steps).
-        transform: of the low-bit layers' inputs; the static layers have none.
+        transform: of the low-bit layers' inputs; static layers and exact inputs have none.
 
     Raises:
         BenchError: full-precision bits, or a layer the policy selects cannot be quantized.
@@ -102,8 +103,11 @@ def build_qat_student(
         assert isinstance(source, (nn.Conv1d, nn.Conv2d, nn.Linear))
         if role == "static_8bit":
             layer = _static_layer(source, options, step)
+        elif role == "weight_only":
+            layer = _low_bit_layer(name, source, options, request, ExactInput(), PLAIN, step)
         else:
-            quantizer = activation(request.bits.activation, request.steps)
+            bits = STATIC_BITS if role == "input_8bit" else request.bits.activation
+            quantizer = activation(bits, request.steps)
             layer = _low_bit_layer(name, source, options, request, quantizer, transform, step)
         replace(network, name, layer.to(source.weight))
     return Student(network, step, options, request).eval()

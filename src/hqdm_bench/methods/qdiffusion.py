@@ -15,7 +15,7 @@ from hqdm_bench.methods.ptq import PtqOptions, build_ptq_student
 from hqdm_bench.methods.registry import register
 from hqdm_bench.methods.request import Request
 from hqdm_bench.methods.stages import Calibrate, LearnSteps, RoundWeights, Stage
-from hqdm_bench.quantization import check_policy
+from hqdm_bench.quantization import POLICY_SAYS, check_policy
 
 __all__ = ["QDiffusionOptions", "build"]
 
@@ -33,7 +33,7 @@ class QDiffusionOptions(PtqOptions):
         learned_steps: whether the step sizes of the inputs are learned after calibration.
     """
 
-    policy: str = text_option("full", check_policy, "official or full, then rules")
+    policy: str = text_option("full", check_policy, POLICY_SAYS)
     activation_steps: Literal["per_step", "shared"] = "shared"
     learned_steps: Literal["yes", "no"] = "yes"
 

@@ -16,6 +16,7 @@ from hqdm_bench.quantization.equivalent_scaling import (
     multiply_weight,
     smoothing_scale,
 )
+from hqdm_bench.quantization.exact_input import ExactInput
 from hqdm_bench.quantization.functional import fake_quantize, lora_fake_quantize
 from hqdm_bench.quantization.grid import (
     Grid,
@@ -48,16 +49,20 @@ from hqdm_bench.quantization.observers import (
     MseObserver,
     Observer,
 )
-from hqdm_bench.quantization.policy import POLICIES, Role, check_policy, full, official, roles
+from hqdm_bench.quantization.policies import POLICIES, Role, full, official
+from hqdm_bench.quantization.policy import POLICY_SAYS, check_policy, roles
 from hqdm_bench.quantization.power_of_two import best_exponents, power_of_two_factors, vote
 from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.shifted_table import ShiftedTable
 from hqdm_bench.quantization.step import Blend, Row, StepIndex, row_of
 from hqdm_bench.quantization.surgery import replace
+from hqdm_bench.quantization.temporal_block import TEMPORAL, TemporalBlock, find_temporal_block
 from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight, weight_grid
 
 __all__ = [
     "POLICIES",
+    "POLICY_SAYS",
+    "TEMPORAL",
     "ActivationQuantizer",
     "AdaRoundWeight",
     "AffineStatic",
@@ -66,6 +71,7 @@ __all__ = [
     "Blend",
     "ChannelScaling",
     "EmaObserver",
+    "ExactInput",
     "Grid",
     "LearnedStep",
     "LoRAWeight",
@@ -84,6 +90,7 @@ __all__ = [
     "StaticWeight",
     "StepIndex",
     "SymmetricTable",
+    "TemporalBlock",
     "TimestepWeights",
     "best_exponents",
     "channel_axis",
@@ -94,6 +101,7 @@ __all__ = [
     "dynamic_fake_quantize",
     "error_noise_gain",
     "fake_quantize",
+    "find_temporal_block",
     "full",
     "learn_scaling",
     "lora_fake_quantize",

@@ -14,7 +14,7 @@ from hqdm_bench.common.errors import BenchError
 
 __all__ = ["BLOCKS", "Kind", "Unit", "find_units", "in_call_order"]
 
-Kind = Literal["residual", "transformer", "attention", "layer"]
+Kind = Literal["residual", "transformer", "attention", "temporal", "layer"]
 
 # What the children of a block are called by CompVis, then by diffusers. The names tell the blocks
 # apart without their classes, so that a network of another package has units, too.
@@ -33,7 +33,7 @@ class Unit:
 
     Attributes:
         name: dotted name of its module.
-        kind: of block, or a single ``layer``.
+        kind: of block, or a single ``layer``; a ``temporal`` one is a `TemporalBlock`.
         layers: dotted names of the layers in it that are reconstructed, in module order.
     """
 

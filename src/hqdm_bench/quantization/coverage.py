@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.quantization.adaround import AdaRoundWeight
 from hqdm_bench.quantization.layers import QuantizedLayer
-from hqdm_bench.quantization.policy import LAYERS, TRANSPOSED
+from hqdm_bench.quantization.quantizable import LAYERS, TRANSPOSED
 from hqdm_bench.quantization.sizes import FLOAT_BYTES, packed_bytes, table_bytes
 from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.common.seeds import generator
 from hqdm_bench.quantization.activation import ActivationQuantizer
 from hqdm_bench.quantization.grid import SMALLEST_SCALE, Grid
 
@@ -118,19 +119,11 @@ class MinMaxObserver(Observer):
 
     def observe(self, x: Tensor) -> None:
         """Take in the extremes."""
-        low, high = (extreme.clone() for extreme in x.detach().aminmax())
-        if not (low.isfinite() and high.isfinite()):
-            raise BenchError("cannot observe a range in data with NaN or infinite values")
+        low, high = _extremes(x)
         if self.low is None or self.high is None:
             self.low, self.high = low, high
         else:
-            self.low, self.high = self._join(self.low, low, self.high, high)
-
-    def _join(
-        self, low: Tensor, new_low: Tensor, high: Tensor, new_high: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The range after one more batch."""
-        return torch.minimum(low, new_low), torch.maximum(high, new_high)
+            self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
 
     @property
     def range(self) -> tuple[Tensor, Tensor]:
@@ -158,19 +151,49 @@ class MinMaxObserver(Observer):
 class EmaObserver(MinMaxObserver):
     """Moving averages of the batches' extremes: m * old + (1 - m) * new, from the first batch on.
 
-    As Q-Diffusion and TFMQ-DM release it; zero is not forced into the range there.
+    As Q-Diffusion, TFMQ-DM and DMQ release it; of these only TFMQ-DM widens the range to zero.
 
     Args:
         momentum: m.
         include_zero: widen the range to zero.
+        shuffled: average the batches in a random order, the same one every time. The released codes
+            shuffle; batches in the order of their timesteps would leave the last of them to decide.
     """
 
-    def __init__(self, momentum: float = 0.95, *, include_zero: bool = False) -> None:
+    def __init__(
+        self, momentum: float = 0.95, *, include_zero: bool = False, shuffled: bool = False
+    ) -> None:
         super().__init__(include_zero=include_zero)
         self.momentum = momentum
+        self.shuffled = shuffled
+        self.extremes: list[tuple[Tensor, Tensor]] = []
 
-    def _join(
-        self, low: Tensor, new_low: Tensor, high: Tensor, new_high: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        new = 1 - self.momentum
-        return low * self.momentum + new_low * new, high * self.momentum + new_high * new
+    def observe(self, x: Tensor) -> None:
+        """Keep the extremes."""
+        self.extremes.append(_extremes(x))
+
+    @property
+    def range(self) -> tuple[Tensor, Tensor]:
+        """The averages.
+
+        Raises:
+            BenchError: nothing was observed.
+        """
+        order = torch.arange(len(self.extremes))
+        if self.shuffled:
+            order = torch.randperm(len(order), generator=generator("moving-average", 0))
+        self.low = self.high = None
+        for low, high in (self.extremes[place] for place in order.tolist()):
+            if self.low is None or self.high is None:
+                self.low, self.high = low, high
+                continue
+            self.low = self.low * self.momentum + low * (1 - self.momentum)
+            self.high = self.high * self.momentum + high * (1 - self.momentum)
+        return super().range
+
+
+def _extremes(x: Tensor) -> tuple[Tensor, Tensor]:
+    low, high = (extreme.clone() for extreme in x.detach().aminmax())
+    if not (low.isfinite() and high.isfinite()):
+        raise BenchError("cannot observe a range in data with NaN or infinite values")
+    return low, high

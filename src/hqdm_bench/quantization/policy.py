@@ -4,108 +4,34 @@ A policy is one text, stored with every result::
 
     official; *.attn1.to_q = full_precision; down_blocks.*.conv_shortcut = static_8bit
 
-A base (`official` or `full`), then any number of rules ``PATTERN = ROLE``. A pattern is a shell
-pattern on the dotted name of a layer, case and all; ``*`` also spans dots. Later rules win.
+A base (`POLICIES`), then any number of rules ``PATTERN = ROLE``. A pattern is a shell pattern on
+the dotted name of a layer, case and all; ``*`` also spans dots. Later rules win.
+
+Roles: ``low_bit``; ``weight_only``, the weight at the low bits and the input exact; ``input_8bit``,
+the weight at the low bits and the input at 8; ``static_8bit``, both at 8 bits, fixed;
+``full_precision``.
 
 Some layers cannot be quantized (`obstacle`). A base leaves them in full precision; a rule that asks
 for anything else is an error.
 """
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import nn
 
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.quantization.policies import POLICIES, Role
+from hqdm_bench.quantization.quantizable import obstacle
 
-__all__ = [
-    "LAYERS",
-    "POLICIES",
-    "Role",
-    "check_policy",
-    "full",
-    "obstacle",
-    "official",
-    "roles",
-]
+__all__ = ["POLICY_SAYS", "check_policy", "roles"]
 
-Role = Literal["low_bit", "static_8bit", "full_precision"]
-EXEMPT = ("skip", "op")
-QUANTIZABLE = (nn.Conv1d, nn.Conv2d, nn.Linear)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-LAYERS = (*QUANTIZABLE, nn.Conv3d, *TRANSPOSED, nn.MultiheadAttention)
-# These hand the weights of their children to fused functions.
-READERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
-
-
-def official(module: nn.Module) -> dict[str, Role]:
-    """Layers as EfficientDM and HQ-DM release them.
-
-    Low-bit: every Conv2d and Linear whose own attribute name (the last part of its path) contains
-    neither "skip" nor "op". Of these, the first three and the last in module order take 8 bits,
-    fixed: in the latent diffusion UNets time_embed.0, time_embed.2, the input and the output
-    convolution. Skip and downsampling convolutions, every Conv1d and what cannot be quantized stay
-    in full precision. On other models only the names decide: diffusers calls its skip convolutions
-    conv_shortcut, and they are low-bit.
-
-    Returns:
-        Name to role, in module order, for every layer that holds weights (`LAYERS`).
-
-    Raises:
-        BenchError: fewer than five layers qualify.
-    """
-    found = full(module)
-    for name in found:
-        own_name = name.rpartition(".")[2]
-        conv1d = isinstance(module.get_submodule(name), nn.Conv1d)
-        if conv1d or any(part in own_name for part in EXEMPT):
-            found[name] = "full_precision"
-    quantized = [name for name, role in found.items() if role == "low_bit"]
-    if len(quantized) < 5:
-        raise BenchError(
-            f"the official policy keeps four special layers and needs at least five; "
-            f"{type(module).__name__} has {len(quantized)} to quantize"
-        )
-    for name in (*quantized[:3], quantized[-1]):
-        found[name] = "static_8bit"
-    return found
-
-
-def full(module: nn.Module) -> dict[str, Role]:
-    """Every layer low-bit that can be, without exception; the others in full precision."""
-    return {
-        name: "full_precision" if obstacle(module, name) else "low_bit"
-        for name, layer in module.named_modules()
-        if isinstance(layer, LAYERS)
-    }
-
-
-POLICIES: dict[str, Callable[[nn.Module], dict[str, Role]]] = {"official": official, "full": full}
-
-
-def obstacle(module: nn.Module, name: str) -> str | None:
-    """Why a layer cannot be quantized, or None if it can.
-
-    Can be: Conv1d, Conv2d and Linear, one group and zero padding, that compute what torch's classes
-    of that name do. Cannot be: anything else, and the layers directly inside nn.MultiheadAttention
-    and nn.TransformerEncoderLayer, which read their weights without calling them.
-    """
-    layer, parent = module.get_submodule(name), module.get_submodule(name.rpartition(".")[0])
-    if name and isinstance(parent, READERS):
-        return f"its {type(parent).__name__} reads its weight without calling it"
-    kind = next((kind for kind in QUANTIZABLE if isinstance(layer, kind)), None)
-    if kind is None:
-        return f"it is a {type(layer).__name__}; Conv1d, Conv2d and Linear can be"
-    if "forward" in vars(layer) or type(layer).forward is not kind.forward:
-        return f"its class {type(layer).__name__} has a forward of its own"
-    if isinstance(layer, nn.Linear):
-        return None
-    if layer.groups != 1:
-        return f"it has {layer.groups} groups"
-    return None if layer.padding_mode == "zeros" else f"it pads with '{layer.padding_mode}'"
+*_FIRST, _LAST = POLICIES
+# What may be written, for schemas and messages.
+POLICY_SAYS = f"{', '.join(_FIRST)} or {_LAST}, then rules such as '; *.to_q = full_precision'"
 
 
 @dataclass(frozen=True)

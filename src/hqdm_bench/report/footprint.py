@@ -21,6 +21,7 @@ __all__ = [
 
 OFFICIAL = "official"
 STATIC = Bits(8, 8)  # the fixed width of the policy's special layers
+FLOAT_BITS = 32
 SYMBOLS = "†‡§¶"
 
 
@@ -73,11 +74,21 @@ def _footprint(result: CellResult) -> Footprint:
 def shares_text(own: Bits, groups: Mapping[str, Mapping[str, float]]) -> str:
     """Share of multiply-accumulates at each width, the student's own called so."""
     parts = []
-    for bits in sorted(map(Bits.parse, groups)):
-        where = "in full precision" if bits.full_precision else f"at {bits.label}"
-        where = "at these bits" if bits == own else where
-        parts.append(f"{100 * groups[str(bits)]['mac_share']:.1f} % {where}")
+    for bits in sorted(groups, key=_widths):
+        weight, activation = _widths(bits)
+        where = f"at {bits.upper()}"
+        if activation == FLOAT_BITS:
+            exact = "in full precision" if weight == FLOAT_BITS else f"at W{weight}, inputs exact"
+            where = exact
+        where = "at these bits" if bits == str(own) else where
+        parts.append(f"{100 * groups[bits]['mac_share']:.1f} % {where}")
     return ", ".join(parts)
+
+
+def _widths(bits: str) -> tuple[int, int]:
+    """Of weights and inputs; a layer may have what no student can, such as w4a32."""
+    weight, activation = bits.removeprefix("w").split("a")
+    return int(weight), int(activation)
 
 
 def layers_text(result: CellResult) -> str:
