@@ -24,6 +24,7 @@ from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import RoundingFit, StepFit, Student
 from hqdm_bench.quantization import AdaRoundWeight, QuantizedLayer, StaticWeight
 from hqdm_bench.quantization.blocks import Unit, find_units, in_call_order
+from hqdm_bench.quantization.composite import float_weight
 
 __all__ = ["Reconstructed", "reconstruct_steps", "reconstruct_weights"]
 
@@ -69,7 +70,8 @@ def reconstruct_weights(
         calls: arguments of the module, each at one timestep of the student's tables.
         fit: Q-Diffusion's settings if None.
         layers: which layers; all low-bit ones if None.
-        weights: float weights by layer, for layers whose weight is not the teacher's.
+        weights: float weights by layer, for layers whose weight is neither the teacher's nor a part
+            of it (`float_weight`).
         seed: of the batches.
         memory: bytes that are kept for one unit at most.
         log: says which units an earlier run finished, and is told of each that is.
@@ -172,7 +174,7 @@ def _fit_rounding(
             raise BenchError(f"the rounding of '{name}' cannot be learned; its weight is trained")
         source = weights.get(name)
         if source is None:
-            source = _weight(teacher, name)
+            source = float_weight(student.network, teacher, name)
         rounded.append(AdaRoundWeight.from_static(source.to(layer.weight.scale), layer.weight))
         layer.weight = rounded[-1]
     beta = fit.beta
@@ -225,9 +227,3 @@ def _fit_steps(
 def _layers(student: Student, unit: Unit) -> dict[str, QuantizedLayer]:
     layers = {name: student.network.get_submodule(name) for name in unit.layers}
     return {name: layer for name, layer in layers.items() if isinstance(layer, QuantizedLayer)}
-
-
-def _weight(teacher: nn.Module, name: str) -> Tensor:
-    weight = teacher.get_submodule(name).weight
-    assert isinstance(weight, Tensor)
-    return weight.detach()

@@ -15,7 +15,7 @@ from hqdm_bench.integer.report import ConversionReport, describe
 from hqdm_bench.integer.spec import LayerSpec
 from hqdm_bench.integer.student import IntegerStudent
 from hqdm_bench.methods import get_method, read_request, student_header
-from hqdm_bench.quantization import StepIndex, replace
+from hqdm_bench.quantization import StepIndex, composites, make_composite, replace
 
 __all__ = ["byte_report", "load", "save"]
 
@@ -52,6 +52,9 @@ def save(student: IntegerStudent, path: Path | str, **metadata: Any) -> dict[str
         "packed_format": FORMAT,
         **student_header(student),
         "between": student.step.between,
+        "composites": {
+            name: layer.description() for name, layer in composites(student.network).items()
+        },
         "layers": {name: layer.spec.asdict() for name, layer in student.integer_layers().items()},
     }
     write_tensors(Path(path), student.network.state_dict(), {**metadata, **header})
@@ -78,6 +81,8 @@ def load(path: Path | str, module: nn.Module, backend: Backend = "auto") -> Inte
     step = StepIndex(request.timesteps, header["between"])
     tensors = {key: value.to(kernel.device) for key, value in tensors.items()}
     network = copy.deepcopy(module).to(kernel.device)
+    for name, entry in header.get("composites", {}).items():
+        replace(network, name, make_composite(entry))
     layers: dict[str, IntegerLayer] = {}
     for name, entry in header["layers"].items():
         own = _below(tensors, f"{name}.")

@@ -1,8 +1,10 @@
 """Building a student that is calibrated and not trained: what the post-training methods share."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import nn
@@ -10,6 +12,7 @@ from torch import nn
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.options import MethodOptions, text_option
+from hqdm_bench.methods.ptq_layers import LayerMaker
 from hqdm_bench.methods.qat import STATIC_BITS
 from hqdm_bench.methods.request import Request
 from hqdm_bench.methods.stages import Calibrate, Stage
@@ -17,9 +20,9 @@ from hqdm_bench.quantization import (
     ActivationQuantizer,
     AffineStatic,
     LearnedStep,
-    QuantizedLayer,
-    StaticWeight,
+    Role,
     StepIndex,
+    boundaries,
     check_policy,
     replace,
     roles,
@@ -43,6 +46,10 @@ class PtqOptions(MethodOptions):
         activation_steps: ``per_step``, one range for every timestep of the tables, or ``shared``,
             one for all.
         steps: row of the tables at a timestep they have no row for, see `QatOptions`.
+        split: layers of a UNet whose input is a concatenation, as two with grids of their own, see
+            `boundaries`: ``skip``, the skip connections, as Q-Diffusion and DMQ release it (the
+            policy must quantize them, ``official`` does not); ``all``, the first convolutions of
+            these blocks, too; ``none``.
     """
 
     policy: str = text_option(
@@ -54,6 +61,7 @@ class PtqOptions(MethodOptions):
     activation_range: Literal["mse", "minmax", "ema"] = "mse"
     activation_steps: Literal["per_step", "shared"] = "per_step"
     steps: Literal["pick", "interpolate", "by_timestep"] = "pick"
+    split: Literal["none", "skip", "all"] = "none"
 
     def stages(self) -> tuple[Stage, ...]:
         """Ranges alone."""
@@ -89,26 +97,42 @@ def build_ptq_student(
         raise BenchError(f"this method quantizes; {request.bits} goes with method 'fp'")
     step = StepIndex(request.timesteps, options.steps)
     network = copy.deepcopy(module).requires_grad_(False).eval()
+    joints = boundaries(network, options.split)
+    layers = _makers(options, request, activation, step)
     for name, role in roles(options.policy, network).items():
         if role == "full_precision":
             continue
         source = network.get_submodule(name)
         assert isinstance(source, (nn.Conv1d, nn.Conv2d, nn.Linear))
-        low_bit = role == "low_bit"
-        quantizer: ActivationQuantizer = AffineStatic(STATIC_BITS)
-        if low_bit and activation is not None:
-            quantizer = activation(request.bits.activation)
-        elif low_bit:
-            quantizer = _activation(options, request)
-        weight = StaticWeight.from_float(
-            source.weight,
-            request.bits.weight if low_bit else STATIC_BITS,
-            options.weight_init,
-            per_channel=options.weight_grids == "channel",
-        )
-        layer = QuantizedLayer(source, weight, quantizer, step, low_bit=low_bit)
-        replace(network, name, layer.to(source.weight).requires_grad_(False))
+        made = layers[role].make(source, joints.get(name))
+        replace(network, name, made.to(source.weight).requires_grad_(False))
     return Student(network, step, options, request).eval()
+
+
+def _makers(
+    options: PtqOptions,
+    request: Request,
+    activation: Callable[[int], ActivationQuantizer] | None,
+    step: StepIndex,
+) -> dict[Role, LayerMaker]:
+    make: Callable[[], ActivationQuantizer] = partial(_activation, options, request)
+    if activation is not None:
+        make = partial(activation, request.bits.activation)
+    low_bit = LayerMaker(
+        weight_bits=request.bits.weight,
+        weight_init=options.weight_init,
+        per_channel=options.weight_grids == "channel",
+        activation=make,
+        step=step,
+        low_bit=True,
+    )
+    static = dataclasses.replace(
+        low_bit,
+        weight_bits=STATIC_BITS,
+        activation=partial(AffineStatic, STATIC_BITS),
+        low_bit=False,
+    )
+    return {"low_bit": low_bit, "static_8bit": static}
 
 
 def _activation(options: PtqOptions, request: Request) -> LearnedStep:

@@ -8,6 +8,14 @@ from hqdm_bench.quantization.activation import (
 )
 from hqdm_bench.quantization.adaround import AdaRoundWeight, BetaSchedule
 from hqdm_bench.quantization.channel_scaling import ChannelScaling
+from hqdm_bench.quantization.composite import (
+    CompositeLayer,
+    SplitLayer,
+    composites,
+    float_weight,
+    make_composite,
+)
+from hqdm_bench.quantization.concatenation import boundaries
 from hqdm_bench.quantization.coverage import coverage
 from hqdm_bench.quantization.equivalent_scaling import (
     channel_axis,
@@ -54,7 +62,7 @@ from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.shifted_table import ShiftedTable
 from hqdm_bench.quantization.step import Blend, Row, StepIndex, row_of
 from hqdm_bench.quantization.surgery import replace
-from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight, weight_grid
+from hqdm_bench.quantization.weight import GridRule, LoRAWeight, StaticWeight, weight_grid
 
 __all__ = [
     "POLICIES",
@@ -65,8 +73,10 @@ __all__ = [
     "BetaSchedule",
     "Blend",
     "ChannelScaling",
+    "CompositeLayer",
     "EmaObserver",
     "Grid",
+    "GridRule",
     "LearnedStep",
     "LoRAWeight",
     "MakeObserver",
@@ -81,22 +91,27 @@ __all__ = [
     "Row",
     "ScalingSettings",
     "ShiftedTable",
+    "SplitLayer",
     "StaticWeight",
     "StepIndex",
     "SymmetricTable",
     "TimestepWeights",
     "best_exponents",
+    "boundaries",
     "channel_axis",
     "channel_maxima",
     "check_policy",
+    "composites",
     "coverage",
     "divide_input",
     "dynamic_fake_quantize",
     "error_noise_gain",
     "fake_quantize",
+    "float_weight",
     "full",
     "learn_scaling",
     "lora_fake_quantize",
+    "make_composite",
     "minmax_grid",
     "mse_grid",
     "multiply_weight",

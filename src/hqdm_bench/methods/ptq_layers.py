@@ -1,0 +1,63 @@
+"""Quantized layers of a post-training student, made of one layer of the module."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from hqdm_bench.quantization import (
+    ActivationQuantizer,
+    GridRule,
+    QuantizedLayer,
+    SplitLayer,
+    StaticWeight,
+    StepIndex,
+)
+
+__all__ = ["LayerMaker"]
+
+
+@dataclass(frozen=True)
+class LayerMaker:
+    """Makes the layers of one role.
+
+    Attributes:
+        weight_bits: b of the weights.
+        weight_init: range search behind their grids.
+        per_channel: one grid an output channel, or one a tensor.
+        activation: makes the quantizer of an input.
+        step: the student's step holder.
+        low_bit: see `QuantizedLayer`.
+    """
+
+    weight_bits: int
+    weight_init: GridRule
+    per_channel: bool
+    activation: Callable[[], ActivationQuantizer]
+    step: StepIndex
+    low_bit: bool
+
+    def make(self, source: nn.Module, boundary: int | None = None) -> nn.Module:
+        """A quantized layer, or a composite of some.
+
+        Args:
+            source: Conv1d, Conv2d or Linear layer.
+            boundary: input channel at which it is split in two; None for one layer.
+        """
+        weight = source.weight
+        assert isinstance(weight, Tensor)
+        weight = weight.detach()
+        if boundary is None:
+            return self._layer(source, weight)
+        first = self._layer(source, weight[:, :boundary])
+        second = self._layer(source, weight[:, boundary:], bias=False)
+        return SplitLayer(first, second, boundary, isinstance(source, nn.Linear))
+
+    def _layer(self, source: nn.Module, weight: Tensor, bias: bool = True) -> nn.Module:
+        static = StaticWeight.from_float(
+            weight, self.weight_bits, self.weight_init, per_channel=self.per_channel
+        )
+        layer = QuantizedLayer(source, static, self.activation(), self.step, low_bit=self.low_bit)
+        if not bias:
+            layer.bias = None
+        return layer

@@ -1,0 +1,140 @@
+"""Layers made of quantized layers: what becomes of one layer whose input is parted."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.quantization.layers import QuantizedLayer
+
+__all__ = ["CompositeLayer", "SplitLayer", "composites", "float_weight", "make_composite"]
+
+
+class CompositeLayer(nn.Module, ABC):
+    """Stands in for one layer of a module and holds quantized layers, or further composites.
+
+    Whatever walks the quantized layers of a student needs to know nothing of it. What compares them
+    with the module they were made of asks `float_weight` for their weights.
+    """
+
+    @abstractmethod
+    def part(self, child: str, weight: Tensor) -> Tensor:
+        """The float weight of a child.
+
+        Args:
+            child: name of the child.
+            weight: float weight of the layer that this one stands in for.
+        """
+
+    @abstractmethod
+    def description(self) -> dict[str, Any]:
+        """Constants that say how to build it again, without its children and tensors."""
+
+
+class SplitLayer(CompositeLayer):
+    """first(x[:s]) + second(x[s:]) along the input channels, each with grids of its own.
+
+    Q-Diffusion's shortcut split (Li et al., ICCV 2023, Section 3.3): the input of an output block
+    is a concatenation whose halves have different ranges. The bias belongs to the first part.
+
+    Args:
+        first: layer of the channels before the boundary, with the bias.
+        second: layer of the others, without.
+        boundary: s.
+        linear: whether the channels are the last axis of the input, otherwise axis 1.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module, boundary: int, linear: bool) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+        self.boundary = boundary
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sum of what both parts make of their channels."""
+        dim = -1 if self.linear else 1
+        first, second = x.split([self.boundary, x.shape[dim] - self.boundary], dim)
+        return self.first(first) + self.second(second)
+
+    def part(self, child: str, weight: Tensor) -> Tensor:
+        """The columns of a half."""
+        return weight[:, : self.boundary] if child == "first" else weight[:, self.boundary :]
+
+    def description(self) -> dict[str, Any]:
+        """Boundary and axis."""
+        return {"kind": "split", "boundary": self.boundary, "linear": self.linear}
+
+    @classmethod
+    def described(cls, description: Mapping[str, Any]) -> Self:
+        """Made again, with nothing in the place of its parts."""
+        return cls(nn.Identity(), nn.Identity(), description["boundary"], description["linear"])
+
+    def extra_repr(self) -> str:
+        """Shown by print()."""
+        return f"boundary={self.boundary}"
+
+
+def make_composite(description: Mapping[str, Any]) -> CompositeLayer:
+    """A composite layer without its parts, which are still to be put in by name.
+
+    Args:
+        description: what a composite layer says of itself.
+
+    Raises:
+        BenchError: it is of an unknown kind, or lacks something.
+    """
+    kinds = {"split": SplitLayer.described}
+    try:
+        return kinds[description["kind"]](description)
+    except KeyError as error:
+        raise BenchError(
+            f"a composite layer of this file cannot be read (no {error}); pack it again"
+        ) from None
+
+
+def composites(network: nn.Module) -> dict[str, CompositeLayer]:
+    """Every composite layer by its name, outer ones first."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, CompositeLayer)
+    }
+
+
+def float_weight(network: nn.Module, teacher: nn.Module, name: str) -> Tensor:
+    """The float weight that a quantized layer stands for, also where it is a part of a layer.
+
+    Args:
+        network: holds the quantized layer.
+        teacher: the module the network was made of.
+        name: of the quantized layer in the network.
+
+    Raises:
+        BenchError: the network has no quantized layer of this name.
+    """
+    parts = name.split(".")
+    prefixes = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+    try:
+        inner = network.get_submodule(name)
+    except AttributeError:
+        inner = None
+    if not isinstance(inner, QuantizedLayer):
+        raise BenchError(f"{type(network).__name__} has no quantized layer '{name}'")
+    outer = [prefix for prefix in prefixes if _composite(network, prefix) is not None]
+    weight = teacher.get_submodule(outer[0] if outer else name).weight
+    assert isinstance(weight, Tensor)
+    weight = weight.detach()
+    for prefix in outer:
+        layer = _composite(network, prefix)
+        assert layer is not None
+        child = name.removeprefix(f"{prefix}.").partition(".")[0]
+        weight = layer.part(child, weight)
+    return weight
+
+
+def _composite(network: nn.Module, name: str) -> CompositeLayer | None:
+    module = network.get_submodule(name)
+    return module if isinstance(module, CompositeLayer) else None
