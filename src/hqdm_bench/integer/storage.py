@@ -1,6 +1,7 @@
 """Packed students on disk: weights at their true width, everything else in the same file."""
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,13 @@ from hqdm_bench.integer.report import ConversionReport, describe
 from hqdm_bench.integer.spec import LayerSpec
 from hqdm_bench.integer.student import IntegerStudent
 from hqdm_bench.methods import get_method, read_request, student_header
-from hqdm_bench.quantization import StepIndex, composites, make_composite, replace
+from hqdm_bench.quantization import (
+    RepeatedChannels,
+    StepIndex,
+    composites,
+    make_composite,
+    replace,
+)
 
 __all__ = ["byte_report", "load", "save"]
 
@@ -128,6 +135,10 @@ def byte_report(student: IntegerStudent) -> dict[str, int]:
         for key, tensor in layer.state_dict().items():
             found[parts.get(key, "tables")] += tensor.numel() * tensor.element_size()
         entries += layer.weight_codes().numel() + (0 if layer.bias is None else len(layer.bias))
+    for name, repeated in composites(student.network).items():
+        if isinstance(repeated, RepeatedChannels):  # the network itself has these channels once
+            shape = layers[f"{name}.layer"].spec.shape
+            entries -= len(repeated.channels) * (math.prod(shape) // shape[1] + 1)
     rest = {
         key: tensor
         for key, tensor in student.network.state_dict().items()

@@ -50,6 +50,8 @@ class PtqOptions(MethodOptions):
             `boundaries`: ``skip``, the skip connections, as Q-Diffusion and DMQ release it (the
             policy must quantize them, ``official`` does not); ``all``, the first convolutions of
             these blocks, too; ``none``.
+        outlier_split: outlier channel splitting (Zhao et al., ICML 2019): this percentage of the
+            input channels of every low-bit layer, those with the largest weights, is given twice.
     """
 
     policy: str = text_option(
@@ -62,6 +64,7 @@ class PtqOptions(MethodOptions):
     activation_steps: Literal["per_step", "shared"] = "per_step"
     steps: Literal["pick", "interpolate", "by_timestep"] = "pick"
     split: Literal["none", "skip", "all"] = "none"
+    outlier_split: Literal[0, 1, 2, 5, 10] = 0
 
     def stages(self) -> tuple[Stage, ...]:
         """Ranges alone."""
@@ -125,12 +128,14 @@ def _makers(
         activation=make,
         step=step,
         low_bit=True,
+        outlier_split=options.outlier_split,
     )
     static = dataclasses.replace(
         low_bit,
         weight_bits=STATIC_BITS,
         activation=partial(AffineStatic, STATIC_BITS),
         low_bit=False,
+        outlier_split=0,
     )
     return {"low_bit": low_bit, "static_8bit": static}
 

@@ -1,5 +1,6 @@
 """Quantized layers of a post-training student, made of one layer of the module."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,9 +10,12 @@ from hqdm_bench.quantization import (
     ActivationQuantizer,
     GridRule,
     QuantizedLayer,
+    RepeatedChannels,
     SplitLayer,
     StaticWeight,
     StepIndex,
+    outlier_channels,
+    split_channels,
 )
 
 __all__ = ["LayerMaker"]
@@ -28,6 +32,7 @@ class LayerMaker:
         activation: makes the quantizer of an input.
         step: the student's step holder.
         low_bit: see `QuantizedLayer`.
+        outlier_split: percentage of the input channels that are split; 0 for none.
     """
 
     weight_bits: int
@@ -36,6 +41,7 @@ class LayerMaker:
     activation: Callable[[], ActivationQuantizer]
     step: StepIndex
     low_bit: bool
+    outlier_split: int = 0
 
     def make(self, source: nn.Module, boundary: int | None = None) -> nn.Module:
         """A quantized layer, or a composite of some.
@@ -54,10 +60,19 @@ class LayerMaker:
         return SplitLayer(first, second, boundary, isinstance(source, nn.Linear))
 
     def _layer(self, source: nn.Module, weight: Tensor, bias: bool = True) -> nn.Module:
-        static = StaticWeight.from_float(
-            weight, self.weight_bits, self.weight_init, per_channel=self.per_channel
-        )
+        count = math.ceil(self.outlier_split * weight.shape[1] / 100)
+        channels = outlier_channels(weight, count)
+        static = self._quantized(split_channels(weight, channels))
         layer = QuantizedLayer(source, static, self.activation(), self.step, low_bit=self.low_bit)
         if not bias:
             layer.bias = None
-        return layer
+        if not count:
+            return layer
+        # The grid is that of the halves; on it they are moved apart.
+        static.round(split_channels(weight, channels, static.scale))
+        return RepeatedChannels(layer, channels, isinstance(source, nn.Linear))
+
+    def _quantized(self, weight: Tensor) -> StaticWeight:
+        return StaticWeight.from_float(
+            weight, self.weight_bits, self.weight_init, per_channel=self.per_channel
+        )

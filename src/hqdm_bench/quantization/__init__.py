@@ -10,6 +10,7 @@ from hqdm_bench.quantization.adaround import AdaRoundWeight, BetaSchedule
 from hqdm_bench.quantization.channel_scaling import ChannelScaling
 from hqdm_bench.quantization.composite import (
     CompositeLayer,
+    RepeatedChannels,
     SplitLayer,
     composites,
     float_weight,
@@ -56,6 +57,7 @@ from hqdm_bench.quantization.observers import (
     MseObserver,
     Observer,
 )
+from hqdm_bench.quantization.outlier_split import outlier_channels, split_channels
 from hqdm_bench.quantization.policy import POLICIES, Role, check_policy, full, official, roles
 from hqdm_bench.quantization.power_of_two import best_exponents, power_of_two_factors, vote
 from hqdm_bench.quantization.rotation import Rotation
@@ -86,6 +88,7 @@ __all__ = [
     "NoiseError",
     "Observer",
     "QuantizedLayer",
+    "RepeatedChannels",
     "Role",
     "Rotation",
     "Row",
@@ -116,6 +119,7 @@ __all__ = [
     "mse_grid",
     "multiply_weight",
     "official",
+    "outlier_channels",
     "power_of_two_factors",
     "reduced_sigmas",
     "replace",
@@ -124,6 +128,7 @@ __all__ = [
     "sample_losses",
     "scaled_output",
     "smoothing_scale",
+    "split_channels",
     "symmetric_limit",
     "symmetric_max_scale",
     "symmetric_mse_scale",

@@ -4,12 +4,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.quantization.layers import QuantizedLayer
+from hqdm_bench.quantization.outlier_split import split_channels
 
-__all__ = ["CompositeLayer", "SplitLayer", "composites", "float_weight", "make_composite"]
+__all__ = [
+    "CompositeLayer",
+    "RepeatedChannels",
+    "SplitLayer",
+    "composites",
+    "float_weight",
+    "make_composite",
+]
 
 
 class CompositeLayer(nn.Module, ABC):
@@ -77,6 +86,55 @@ class SplitLayer(CompositeLayer):
         return f"boundary={self.boundary}"
 
 
+class RepeatedChannels(CompositeLayer):
+    """A layer whose input has some channels twice or more: outlier channel splitting.
+
+    Args:
+        layer: takes c_in + count channels; its weight is one of `split_channels`.
+        channels: (count,) int32, what is repeated behind the input.
+        linear: whether the channels are the last axis of the input, otherwise axis 1.
+    """
+
+    channels: Tensor
+
+    def __init__(self, layer: nn.Module, channels: Tensor, linear: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self.linear = linear
+        self.register_buffer("channels", channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the layer makes of the longer input."""
+        dim = -1 if self.linear else 1
+        return self.layer(torch.cat([x, x.index_select(dim, self.channels)], dim))
+
+    def part(self, child: str, weight: Tensor) -> Tensor:
+        """The weight of the longer input, split by the step sizes of the layer."""
+        assert isinstance(self.layer, QuantizedLayer)
+        return split_channels(weight, self.channels, self.layer.weight.scale.detach())
+
+    @property
+    def extra_weights(self) -> int:
+        """Entries of the weight that the repeated channels cost."""
+        assert isinstance(self.layer, QuantizedLayer)
+        shape = self.layer.weight.shape
+        return len(self.channels) * shape.numel() // shape[1]
+
+    def description(self) -> dict[str, Any]:
+        """Number of repeated channels, and the axis."""
+        return {"kind": "repeat", "count": len(self.channels), "linear": self.linear}
+
+    @classmethod
+    def described(cls, description: Mapping[str, Any]) -> Self:
+        """Made again, with nothing in the place of its layer and no channels chosen yet."""
+        channels = torch.zeros(description["count"], dtype=torch.int32)
+        return cls(nn.Identity(), channels, description["linear"])
+
+    def extra_repr(self) -> str:
+        """Shown by print()."""
+        return f"repeated={len(self.channels)}"
+
+
 def make_composite(description: Mapping[str, Any]) -> CompositeLayer:
     """A composite layer without its parts, which are still to be put in by name.
 
@@ -86,7 +144,7 @@ def make_composite(description: Mapping[str, Any]) -> CompositeLayer:
     Raises:
         BenchError: it is of an unknown kind, or lacks something.
     """
-    kinds = {"split": SplitLayer.described}
+    kinds = {"split": SplitLayer.described, "repeat": RepeatedChannels.described}
     try:
         return kinds[description["kind"]](description)
     except KeyError as error:

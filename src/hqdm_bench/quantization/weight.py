@@ -85,6 +85,11 @@ class StaticWeight(nn.Module):
         self.scale.copy_(grid.scale)
         self.zero.copy_(grid.zero)
 
+    @torch.no_grad()
+    def round(self, weight: Tensor) -> None:
+        """Take another float weight of the same shape on the grid that is there, in place."""
+        self.codes.copy_(_encode(weight, Grid(self.scale, self.zero), self.bits))
+
     @property
     def shape(self) -> torch.Size:
         """(c_out, c_in, ...)."""
