@@ -1,5 +1,6 @@
 """Outlier channel splitting: exact before rounding, the paper's identities after it, its costs."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from hqdm_bench.quantization import (
     split_channels,
 )
 
+# "made_by" in the file says how.
+RELEASED = Path(__file__).parents[1] / "data" / "oracle" / "outliers.json"
 LAYERS = [
     (nn.Linear(12, 6), (4, 5, 12), -1),
     (nn.Conv1d(12, 6, 1), (4, 12, 5), 1),
@@ -67,6 +70,17 @@ def test_channels_are_those_of_splitting_one_by_one(count: int, shape: tuple[int
         copies = [column for column, own in enumerate(place) if own == channel]
         size = lambda one, w: float(w[:, one].abs().max())  # noqa: E731
         assert sorted(size(c, halves) for c in copies) == sorted(size(c, expected) for c in copies)
+
+
+def test_channels_are_the_released_ones() -> None:
+    """The released code halves only what is above half of a maximum, which halves the maxima, too."""
+    released = json.loads(RELEASED.read_text())["ocs"]
+    weight = torch.tensor(released["weight"], dtype=torch.float64)
+    channels = outlier_channels(weight, len(released["channels"]))
+    assert channels.tolist() == released["channels"]
+    found = split_channels(weight, channels).abs().amax(0)
+    expected = torch.tensor(released["maxima"], dtype=torch.float64)
+    torch.testing.assert_close(found.sort().values, expected.sort().values)
 
 
 def test_no_split_is_the_weight_itself() -> None:

@@ -16,7 +16,7 @@ from hqdm_bench.integer.report import ConversionReport, LayerReport, describe
 from hqdm_bench.integer.spec import LayerSpec
 from hqdm_bench.integer.student import IntegerStudent
 from hqdm_bench.methods import Student
-from hqdm_bench.quantization import AffineTable, QuantizedLayer, StepIndex
+from hqdm_bench.quantization import AffineTable, QuantizedLayer, StaticWeight, StepIndex
 
 __all__ = ["convert"]
 
@@ -114,7 +114,7 @@ def _spec(layer: QuantizedLayer) -> LayerSpec:
     return LayerSpec(
         Geometry.of(layer.geometry, tuple(layer.weight.shape[2:])),
         tuple(layer.weight.shape),
-        layer.weight.bits,
+        _code_bits(layer),
         layer.weight.steps,
         low,
         high,
@@ -124,12 +124,18 @@ def _spec(layer: QuantizedLayer) -> LayerSpec:
     )
 
 
+def _code_bits(layer: QuantizedLayer) -> int:
+    """Bits of a stored code: where channels have different bits, those of the widest."""
+    weight = layer.weight
+    return weight.code_bits if isinstance(weight, StaticWeight) else weight.bits
+
+
 def _tensors(layer: QuantizedLayer) -> Mapping[str, Tensor]:
     weight = layer.weight
     steps = weight.steps
     scale = weight.scale.detach()
     if steps is None:
-        packed, scale = pack(weight.effective_codes(), weight.bits), scale.flatten()
+        packed, scale = pack(weight.effective_codes(), _code_bits(layer)), scale.flatten()
     else:
         rows = [pack(weight.effective_codes(row), weight.bits) for row in range(steps)]
         packed, scale = torch.stack(rows), scale.flatten(1)

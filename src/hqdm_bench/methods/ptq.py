@@ -52,6 +52,10 @@ class PtqOptions(MethodOptions):
             these blocks, too; ``none``.
         outlier_split: outlier channel splitting (Zhao et al., ICML 2019): this percentage of the
             input channels of every low-bit layer, those with the largest weights, is given twice.
+        mixed: bits of the output channels of a low-bit layer: ``none``, all alike, or ``kurtosis``,
+            a bit more for the tenth with the heaviest tails and a bit less for as many, if that
+            lowers the error of the weight (MPQ-DM). Weights of 2 and 8 bits stay as they are:
+            less or more does not exist, and the mean is kept.
     """
 
     policy: str = text_option(
@@ -65,6 +69,7 @@ class PtqOptions(MethodOptions):
     steps: Literal["pick", "interpolate", "by_timestep"] = "pick"
     split: Literal["none", "skip", "all"] = "none"
     outlier_split: Literal[0, 1, 2, 5, 10] = 0
+    mixed: Literal["none", "kurtosis"] = "none"
 
     def stages(self) -> tuple[Stage, ...]:
         """Ranges alone."""
@@ -94,10 +99,16 @@ def build_ptq_student(
             that the options say.
 
     Raises:
-        BenchError: full-precision bits, or a layer the policy selects cannot be quantized.
+        BenchError: full-precision bits, a layer the policy selects cannot be quantized, or options
+            that exclude each other.
     """
     if request.bits.full_precision:
         raise BenchError(f"this method quantizes; {request.bits} goes with method 'fp'")
+    if options.mixed != "none" and options.weight_grids != "channel":
+        raise BenchError(
+            f"mixed '{options.mixed}' gives channels different bits, which takes a grid for each; "
+            "set weight_grids 'channel'"
+        )
     step = StepIndex(request.timesteps, options.steps)
     network = copy.deepcopy(module).requires_grad_(False).eval()
     joints = boundaries(network, options.split)
@@ -128,6 +139,7 @@ def _makers(
         activation=make,
         step=step,
         low_bit=True,
+        mixed=options.mixed == "kurtosis",
         outlier_split=options.outlier_split,
     )
     static = dataclasses.replace(
@@ -135,6 +147,7 @@ def _makers(
         weight_bits=STATIC_BITS,
         activation=partial(AffineStatic, STATIC_BITS),
         low_bit=False,
+        mixed=False,
         outlier_split=0,
     )
     return {"low_bit": low_bit, "static_8bit": static}

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from hqdm_bench.quantization import (
+    MIXED_BITS,
     ActivationQuantizer,
     GridRule,
+    MixedWeight,
     QuantizedLayer,
     RepeatedChannels,
     SplitLayer,
@@ -32,6 +34,7 @@ class LayerMaker:
         activation: makes the quantizer of an input.
         step: the student's step holder.
         low_bit: see `QuantizedLayer`.
+        mixed: whether output channels have different bits; only where a bit less and more exist.
         outlier_split: percentage of the input channels that are split; 0 for none.
     """
 
@@ -41,6 +44,7 @@ class LayerMaker:
     activation: Callable[[], ActivationQuantizer]
     step: StepIndex
     low_bit: bool
+    mixed: bool = False
     outlier_split: int = 0
 
     def make(self, source: nn.Module, boundary: int | None = None) -> nn.Module:
@@ -73,6 +77,8 @@ class LayerMaker:
         return RepeatedChannels(layer, channels, isinstance(source, nn.Linear))
 
     def _quantized(self, weight: Tensor) -> StaticWeight:
-        return StaticWeight.from_float(
+        mixed = self.mixed and self.weight_bits in MIXED_BITS
+        kind = MixedWeight if mixed else StaticWeight
+        return kind.from_float(
             weight, self.weight_bits, self.weight_init, per_channel=self.per_channel
         )

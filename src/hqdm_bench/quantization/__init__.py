@@ -44,6 +44,7 @@ from hqdm_bench.quantization.learned_scaling import (
     sample_losses,
     scaled_output,
 )
+from hqdm_bench.quantization.mixed import MIXED_BITS, MixedWeight, channel_bits, kurtosis
 from hqdm_bench.quantization.noise_correction import (
     NoiseCorrection,
     error_noise_gain,
@@ -67,6 +68,7 @@ from hqdm_bench.quantization.surgery import replace
 from hqdm_bench.quantization.weight import GridRule, LoRAWeight, StaticWeight, weight_grid
 
 __all__ = [
+    "MIXED_BITS",
     "POLICIES",
     "ActivationQuantizer",
     "AdaRoundWeight",
@@ -83,6 +85,7 @@ __all__ = [
     "LoRAWeight",
     "MakeObserver",
     "MinMaxObserver",
+    "MixedWeight",
     "MseObserver",
     "NoiseCorrection",
     "NoiseError",
@@ -102,6 +105,7 @@ __all__ = [
     "best_exponents",
     "boundaries",
     "channel_axis",
+    "channel_bits",
     "channel_maxima",
     "check_policy",
     "composites",
@@ -112,6 +116,7 @@ __all__ = [
     "fake_quantize",
     "float_weight",
     "full",
+    "kurtosis",
     "learn_scaling",
     "lora_fake_quantize",
     "make_composite",

@@ -27,7 +27,8 @@ def coverage(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> dic
     Counts convolutions, transposed ones too, linear layers and the projections of
     nn.MultiheadAttention. Products inside attention are not layers and are not counted, nor are
     rotations, norms and whatever a quantizer computes. Low-rank factors are merged before use and
-    add nothing, except where the weight has a step size for every step.
+    add nothing, except where the weight has a step size for every step. A weight whose channels
+    have different bits counts at their mean.
 
     Args:
         model: a model with or without `QuantizedLayer` in it, ready to run (calibrated, step set).

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from hqdm_bench.quantization.activation import ActivationQuantizer, AffineStatic, AffineTable
 from hqdm_bench.quantization.layers import QuantizedLayer
 from hqdm_bench.quantization.learned import LearnedStep
+from hqdm_bench.quantization.mixed import MixedWeight
 from hqdm_bench.quantization.weight import LoRAWeight
 
 __all__ = ["FLOAT_BYTES", "packed_bytes", "table_bytes"]
@@ -22,9 +23,9 @@ def packed_bytes(count: int, bits: int) -> int:
 def table_bytes(layer: QuantizedLayer) -> int:
     """What a layer needs besides one set of packed codes and one grid of them.
 
-    The step sizes and zero-points of its input at all steps, its centres, its
-    channels' scales, and its signs. A weight
-    with a step size for every step has other codes at every step; either all of them are kept, or
+    The step sizes and zero-points of its input at all steps, its centres, its channels' scales, its
+    signs, and a byte a channel that says its bits where they differ. A weight with a step size for
+    every step has other codes at every step; either all of them are kept, or
     what they are made from: the codes of the base (as many bytes as one set) and the low-rank
     factors, or the updated weight in float32 (in place of one set). The smaller counts.
     """
@@ -34,6 +35,8 @@ def table_bytes(layer: QuantizedLayer) -> int:
     if layer.signs is not None:
         total += packed_bytes(layer.signs.numel(), 1)
     weight = layer.weight
+    if isinstance(weight, MixedWeight):
+        total += weight.channel_bits.numel()
     if isinstance(weight, LoRAWeight) and weight.steps is not None:
         total += _floats(weight.scale) // weight.steps * (weight.steps - 1)
         total += _weights_of_steps(weight, weight.steps)

@@ -39,9 +39,11 @@ def weight_grid(
     return grid.for_weight(weight)
 
 
-def _encode(weight: Tensor, grid: Grid, bits: int) -> Tensor:
+def _encode(weight: Tensor, grid: Grid, bits: int, levels: int | Tensor | None = None) -> Tensor:
+    """Codes from 0 to 2^b - 1, or to the given ones."""
+    highest = 2**bits - 1 if levels is None else levels
     codes = (weight.detach() / grid.scale).round_().add_(grid.zero)
-    return codes.clamp_(0, 2**bits - 1).to(_code_type(bits))
+    return codes.clamp_(min=0).clamp_(max=highest).to(_code_type(bits))
 
 
 def _code_type(bits: int) -> torch.dtype:
@@ -80,15 +82,29 @@ class StaticWeight(nn.Module):
     @torch.no_grad()
     def requantize(self, weight: Tensor, rule: GridRule = "max") -> None:
         """Take another float weight of the same shape, in place."""
-        grid = weight_grid(weight, self.bits, rule)
-        self.codes.copy_(_encode(weight, grid, self.bits))
+        grid = self._grid(weight, rule)
         self.scale.copy_(grid.scale)
         self.zero.copy_(grid.zero)
+        self.round(weight)
 
     @torch.no_grad()
     def round(self, weight: Tensor) -> None:
         """Take another float weight of the same shape on the grid that is there, in place."""
-        self.codes.copy_(_encode(weight, Grid(self.scale, self.zero), self.bits))
+        grid = Grid(self.scale, self.zero)
+        self.codes.copy_(_encode(weight, grid, self.bits, self.levels))
+
+    def _grid(self, weight: Tensor, rule: GridRule) -> Grid:
+        return weight_grid(weight, self.bits, rule)
+
+    @property
+    def levels(self) -> int | Tensor:
+        """Highest code, 2^b - 1; a tensor to broadcast over the weight where channels differ."""
+        return int(2**self.bits - 1)
+
+    @property
+    def code_bits(self) -> int:
+        """Bits that hold every code."""
+        return self.bits
 
     @property
     def shape(self) -> torch.Size:
