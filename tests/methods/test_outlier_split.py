@@ -73,7 +73,7 @@ def test_channels_are_those_of_splitting_one_by_one(count: int, shape: tuple[int
 
 
 def test_channels_are_the_released_ones() -> None:
-    """The released code halves only what is above half of a maximum, which halves the maxima, too."""
+    """The released code halves what is above half of a maximum, which halves the maximum."""
     released = json.loads(RELEASED.read_text())["ocs"]
     weight = torch.tensor(released["weight"], dtype=torch.float64)
     channels = outlier_channels(weight, len(released["channels"]))
