@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from hqdm_bench import integer
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.distill import RoundingFit, calibrate_on_calls, reconstruct_weights
-from hqdm_bench.methods import Student, load_student, quantize, save_student
+from hqdm_bench.distill import calibrate_on_calls, reconstruct_weights
+from hqdm_bench.methods import RoundingFit, Student, load_student, quantize, save_student
 from hqdm_bench.quantization import MixedWeight, RepeatedChannels, StaticWeight, coverage
 
 

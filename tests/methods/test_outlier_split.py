@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hqdm_bench import integer
-from hqdm_bench.distill import RoundingFit, calibrate_on_calls, reconstruct_weights
-from hqdm_bench.methods import Student, load_student, quantize, save_student
+from hqdm_bench.distill import calibrate_on_calls, reconstruct_weights
+from hqdm_bench.methods import RoundingFit, Student, load_student, quantize, save_student
 from hqdm_bench.quantization import (
     QuantizedLayer,
     RepeatedChannels,

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from hqdm_bench import integer
+from hqdm_bench.catalogue import Scale
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.distill import RoundingFit, calibrate_on_calls, reconstruct_weights
-from hqdm_bench.methods import Student, load_student, quantize, save_student
+from hqdm_bench.distill import calibrate_on_calls, post_train, reconstruct_weights
+from hqdm_bench.distill.post_training import Work
+from hqdm_bench.distill.stage_log import StageLog
+from hqdm_bench.methods import RoundingFit, Student, load_student, quantize, save_student
 from hqdm_bench.models.unet import UNet
 from hqdm_bench.quantization import (
     QuantizedLayer,
@@ -22,6 +25,7 @@ from hqdm_bench.quantization import (
     coverage,
     float_weight,
     mse_grid,
+    source_name,
 )
 from hqdm_bench.quantization.blocks import Unit, find_units
 
@@ -131,6 +135,15 @@ def test_boundaries_of_diffusers() -> None:
         for name, width in zip(names, widths, strict=True)
         for layer in ("conv1", "conv_shortcut")
     }
+    given = [
+        {"sample": torch.ones(1, 4, 16, 16), "timestep": t, "encoder_hidden_states": call[2]}
+        for t in TIMES
+    ]
+    student = quantize(network, "rtn", "w16a16", timesteps=TIMES, policy="full", split="all")
+    calibrate_on_calls(student, given)
+    with torch.no_grad():
+        expected = network(**given[1]).sample
+        assert (student(**given[1]).sample - expected).norm() < 1e-3 * expected.norm()
 
 
 def test_what_is_not_known_is_not_split() -> None:
@@ -312,3 +325,40 @@ def test_reconstruction_learns_the_halves() -> None:
         assert isinstance(layer, QuantizedLayer)
         assert isinstance(layer.weight, StaticWeight)
     assert not torch.equal(student.network.get_submodule(name).second.weight.codes, before)
+
+
+def test_parts_are_left_out_by_the_layers_name() -> None:
+    student = student_of("attention", split="skip", outlier_split=5)
+    name = "output_blocks.3.0.skip_connection"
+    assert source_name(student.network, f"{name}.first.layer") == name
+    assert source_name(student.network, "time_embed.0.layer") == "time_embed.0"
+    work = Work(student, unet("attention"), [], StageLog(student), Scale(), 0)
+    layers = work.layers(["*skip_connection", "time_embed.0"])
+    left_out = set(student.low_bit_layers()) - set(layers)
+    assert left_out == {"time_embed.0.layer"} | {
+        f"output_blocks.{place}.0.skip_connection.{part}.layer"
+        for place in range(4)
+        for part in ("first", "second")
+    } | {"input_blocks.3.0.skip_connection.layer"}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_everything_at_once_through_all_stages(shape: str, tmp_path: Path) -> None:
+    """Q-Diffusion's stages, unit by unit, resumed from the file of an interrupted run."""
+    network, calls = unet(shape), calls_of(shape)
+    options: dict[str, Any] = {"split": "all", "outlier_split": 5, "mixed": "kurtosis"}
+    scale = Scale(updates=2e-4, rates=10)
+
+    def student() -> Student:
+        return quantize(network, "qdiffusion", "w4a8", timesteps=TIMES, **options)
+
+    made = student()
+    post_train(made, network, calls, scale)
+    path = tmp_path / "checkpoint.safetensors"
+    post_train(student(), network, calls, scale, checkpoint=path)
+    again = student()
+    post_train(again, network, calls, scale, checkpoint=path)
+    for call in calls:
+        expected, found = network(*call), made(*call)
+        assert (found - expected).norm() < 0.5 * expected.norm()
+        assert torch.equal(again(*call), found)

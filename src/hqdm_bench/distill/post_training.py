@@ -15,6 +15,7 @@ from hqdm_bench.distill.observe import Call, calibrate_on_calls
 from hqdm_bench.distill.reconstruction import reconstruct_steps, reconstruct_weights
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import Calibrate, LearnSteps, RoundWeights, Stage, Student
+from hqdm_bench.quantization import source_name
 
 __all__ = ["RUNNERS", "Work", "post_train", "run_stage"]
 
@@ -56,9 +57,17 @@ class Work:
         return [call for call, time in zip(self.calls, times, strict=True) if time in kept]
 
     def layers(self, leave_out: Sequence[str]) -> list[str]:
-        """Names of the low-bit layers that match none of the patterns."""
-        names = self.student.low_bit_layers()
-        return [name for name in names if not any(fnmatchcase(name, p) for p in leave_out)]
+        """Names of the low-bit layers that match none of the patterns.
+
+        Parts of a layer go by its name in the module.
+        """
+        network = self.student.network
+        sources = {name: source_name(network, name) for name in self.student.low_bit_layers()}
+        return [
+            name
+            for name, source in sources.items()
+            if not any(fnmatchcase(source, pattern) for pattern in leave_out)
+        ]
 
     def _timestep(self, call: Call) -> float:
         if isinstance(call, Mapping):

@@ -15,6 +15,7 @@ from hqdm_bench.quantization.composite import (
     composites,
     float_weight,
     make_composite,
+    source_name,
 )
 from hqdm_bench.quantization.concatenation import boundaries
 from hqdm_bench.quantization.coverage import coverage
@@ -133,6 +134,7 @@ __all__ = [
     "sample_losses",
     "scaled_output",
     "smoothing_scale",
+    "source_name",
     "split_channels",
     "symmetric_limit",
     "symmetric_max_scale",

@@ -18,6 +18,7 @@ __all__ = [
     "composites",
     "float_weight",
     "make_composite",
+    "source_name",
 ]
 
 
@@ -162,6 +163,16 @@ def composites(network: nn.Module) -> dict[str, CompositeLayer]:
     }
 
 
+def source_name(network: nn.Module, name: str) -> str:
+    """Name of the module's layer that a quantized layer stands for, or is a part of.
+
+    Args:
+        network: holds the quantized layer.
+        name: of the quantized layer in the network.
+    """
+    return next(iter(_around(network, name)), name)
+
+
 def float_weight(network: nn.Module, teacher: nn.Module, name: str) -> Tensor:
     """The float weight that a quantized layer stands for, also where it is a part of a layer.
 
@@ -173,26 +184,20 @@ def float_weight(network: nn.Module, teacher: nn.Module, name: str) -> Tensor:
     Raises:
         BenchError: the network has no quantized layer of this name.
     """
-    parts = name.split(".")
-    prefixes = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
-    try:
-        inner = network.get_submodule(name)
-    except AttributeError:
-        inner = None
-    if not isinstance(inner, QuantizedLayer):
+    found = dict(network.named_modules()).get(name)
+    if not isinstance(found, QuantizedLayer):
         raise BenchError(f"{type(network).__name__} has no quantized layer '{name}'")
-    outer = [prefix for prefix in prefixes if _composite(network, prefix) is not None]
-    weight = teacher.get_submodule(outer[0] if outer else name).weight
+    weight = teacher.get_submodule(source_name(network, name)).weight
     assert isinstance(weight, Tensor)
     weight = weight.detach()
-    for prefix in outer:
-        layer = _composite(network, prefix)
-        assert layer is not None
-        child = name.removeprefix(f"{prefix}.").partition(".")[0]
-        weight = layer.part(child, weight)
+    for outer, layer in _around(network, name).items():
+        weight = layer.part(name.removeprefix(f"{outer}.").partition(".")[0], weight)
     return weight
 
 
-def _composite(network: nn.Module, name: str) -> CompositeLayer | None:
-    module = network.get_submodule(name)
-    return module if isinstance(module, CompositeLayer) else None
+def _around(network: nn.Module, name: str) -> dict[str, CompositeLayer]:
+    """Composite layers that a layer is in, by name, the outermost first."""
+    parts = name.split(".")
+    prefixes = [".".join(parts[:length]) for length in range(1, len(parts))]
+    found = {prefix: network.get_submodule(prefix) for prefix in prefixes}
+    return {key: layer for key, layer in found.items() if isinstance(layer, CompositeLayer)}
