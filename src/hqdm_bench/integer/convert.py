@@ -16,7 +16,13 @@ from hqdm_bench.integer.report import ConversionReport, LayerReport, describe
 from hqdm_bench.integer.spec import LayerSpec
 from hqdm_bench.integer.student import IntegerStudent
 from hqdm_bench.methods import Student
-from hqdm_bench.quantization import AffineTable, QuantizedLayer, StaticWeight, StepIndex
+from hqdm_bench.quantization import (
+    AffineTable,
+    QuantizedLayer,
+    ShiftedTable,
+    StaticWeight,
+    StepIndex,
+)
 
 __all__ = ["convert"]
 
@@ -75,6 +81,8 @@ def _obstacle(layer: QuantizedLayer) -> str | None:
         return f"w{layer.weight.bits}a{layer.activation.bits} does not fit bytes"
     if layer.scaling is not None:
         return "its input channels are scaled in floating point before they are quantized"
+    if isinstance(layer.activation, ShiftedTable):
+        return "the step size of its input differs between channels"
     try:
         Geometry.of(layer.geometry, tuple(layer.weight.shape[2:]))
     except ValueError as error:

@@ -12,7 +12,7 @@ from torch import nn
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.options import MethodOptions, text_option
-from hqdm_bench.methods.ptq_layers import LayerMaker
+from hqdm_bench.methods.ptq_layers import LayerMaker, MakeScaling
 from hqdm_bench.methods.qat import STATIC_BITS
 from hqdm_bench.methods.request import Request
 from hqdm_bench.methods.stages import Calibrate, Stage
@@ -86,6 +86,7 @@ def build_ptq_student(
     module: nn.Module,
     request: Request,
     activation: Callable[[int], ActivationQuantizer] | None = None,
+    scaling: MakeScaling | None = None,
 ) -> Student:
     """Copy a module and put quantized layers in, weights rounded to nearest, nothing trainable.
 
@@ -97,6 +98,8 @@ def build_ptq_student(
         request: bits and step table.
         activation: makes the input quantizer of a low-bit layer from its bits; None for the one
             that the options say.
+        scaling: makes the scaling of a low-bit layer's input channels from its float weight and
+            whether it is linear; None for none.
 
     Raises:
         BenchError: full-precision bits, a layer the policy selects cannot be quantized, or options
@@ -112,7 +115,7 @@ def build_ptq_student(
     step = StepIndex(request.timesteps, options.steps)
     network = copy.deepcopy(module).requires_grad_(False).eval()
     joints = boundaries(network, options.split)
-    layers = _makers(options, request, activation, step)
+    layers = _makers(options, request, activation, scaling, step)
     for name, role in roles(options.policy, network).items():
         if role == "full_precision":
             continue
@@ -127,6 +130,7 @@ def _makers(
     options: PtqOptions,
     request: Request,
     activation: Callable[[int], ActivationQuantizer] | None,
+    scaling: MakeScaling | None,
     step: StepIndex,
 ) -> dict[Role, LayerMaker]:
     make: Callable[[], ActivationQuantizer] = partial(_activation, options, request)
@@ -141,6 +145,7 @@ def _makers(
         low_bit=True,
         mixed=options.mixed == "kurtosis",
         outlier_split=options.outlier_split,
+        scaling=scaling,
     )
     static = dataclasses.replace(
         low_bit,
@@ -149,6 +154,7 @@ def _makers(
         low_bit=False,
         mixed=False,
         outlier_split=0,
+        scaling=None,
     )
     return {"low_bit": low_bit, "static_8bit": static}
 

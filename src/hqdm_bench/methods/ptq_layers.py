@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hqdm_bench.quantization import (
     MIXED_BITS,
     ActivationQuantizer,
+    ChannelScaling,
     GridRule,
     MixedWeight,
     QuantizedLayer,
@@ -20,7 +21,9 @@ from hqdm_bench.quantization import (
     split_channels,
 )
 
-__all__ = ["LayerMaker"]
+__all__ = ["LayerMaker", "MakeScaling"]
+
+MakeScaling = Callable[[Tensor, bool], ChannelScaling]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class LayerMaker:
         low_bit: see `QuantizedLayer`.
         mixed: whether output channels have different bits; only where a bit less and more exist.
         outlier_split: percentage of the input channels that are split; 0 for none.
+        scaling: makes the scaling of the input channels from the float weight and whether the layer
+            is linear; None for none.
     """
 
     weight_bits: int
@@ -46,6 +51,7 @@ class LayerMaker:
     low_bit: bool
     mixed: bool = False
     outlier_split: int = 0
+    scaling: MakeScaling | None = None
 
     def make(self, source: nn.Module, boundary: int | None = None) -> nn.Module:
         """A quantized layer, or a composite of some.
@@ -66,15 +72,23 @@ class LayerMaker:
     def _layer(self, source: nn.Module, weight: Tensor, bias: bool = True) -> nn.Module:
         count = math.ceil(self.outlier_split * weight.shape[1] / 100)
         channels = outlier_channels(weight, count)
-        static = self._quantized(split_channels(weight, channels))
-        layer = QuantizedLayer(source, static, self.activation(), self.step, low_bit=self.low_bit)
+        longer, linear = split_channels(weight, channels), isinstance(source, nn.Linear)
+        static = self._quantized(longer)
+        layer = QuantizedLayer(
+            source,
+            static,
+            self.activation(),
+            self.step,
+            low_bit=self.low_bit,
+            scaling=None if self.scaling is None else self.scaling(longer, linear),
+        )
         if not bias:
             layer.bias = None
         if not count:
             return layer
         # The grid is that of the halves; on it they are moved apart.
         static.round(split_channels(weight, channels, static.scale))
-        return RepeatedChannels(layer, channels, isinstance(source, nn.Linear))
+        return RepeatedChannels(layer, channels, linear)
 
     def _quantized(self, weight: Tensor) -> StaticWeight:
         mixed = self.mixed and self.weight_bits in MIXED_BITS

@@ -114,8 +114,8 @@ class MixedWeight(StaticWeight):
         """Bits of the widest channel."""
         return int(self.channel_bits.max())
 
-    def _grid(self, weight: Tensor, rule: GridRule) -> Grid:
-        """Channels keep their bits."""
+    def _grid(self, weight: Tensor, rule: GridRule, per_channel: bool) -> Grid:
+        """Channels keep their bits, and grids of their own."""
         return _grid(weight, self.channel_bits, rule)
 
 

@@ -23,15 +23,17 @@ def packed_bytes(count: int, bits: int) -> int:
 def table_bytes(layer: QuantizedLayer) -> int:
     """What a layer needs besides one set of packed codes and one grid of them.
 
-    The step sizes and zero-points of its input at all steps, its centres, its channels' scales, its
-    signs, and a byte a channel that says its bits where they differ. A weight with a step size for
-    every step has other codes at every step; either all of them are kept, or
-    what they are made from: the codes of the base (as many bytes as one set) and the low-rank
-    factors, or the updated weight in float32 (in place of one set). The smaller counts.
+    The step sizes and zero-points of its input at all steps, with the power-of-two factors of its
+    channels; its centres; its channels' scales and shifts, with what the shifts contribute to the
+    output; its signs; a byte an output channel that says its bits where they differ.
+
+    A weight with a step size for every step has other codes at every step. Either all of them are
+    kept, or what they are made from: the codes of the base (as many bytes as one set) and the
+    low-rank factors, or the updated weight in float32 (in place of one set). The smaller counts.
     """
     total = _activation_bytes(layer.activation) + _floats(layer.centre)
     if layer.scaling is not None:
-        total += _floats(layer.scaling.tau)
+        total += sum(_floats(value) for value in layer.scaling.state_dict().values())
     if layer.signs is not None:
         total += packed_bytes(layer.signs.numel(), 1)
     weight = layer.weight

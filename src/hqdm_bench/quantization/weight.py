@@ -80,9 +80,11 @@ class StaticWeight(nn.Module):
         return cls(_encode(weight, grid, bits), grid, bits)
 
     @torch.no_grad()
-    def requantize(self, weight: Tensor, rule: GridRule = "max") -> None:
-        """Take another float weight of the same shape, in place."""
-        grid = self._grid(weight, rule)
+    def requantize(
+        self, weight: Tensor, rule: GridRule = "max", *, per_channel: bool = True
+    ) -> None:
+        """Take another float weight of the same shape, in place; arguments as in `from_float`."""
+        grid = self._grid(weight, rule, per_channel)
         self.scale.copy_(grid.scale)
         self.zero.copy_(grid.zero)
         self.round(weight)
@@ -93,8 +95,8 @@ class StaticWeight(nn.Module):
         grid = Grid(self.scale, self.zero)
         self.codes.copy_(_encode(weight, grid, self.bits, self.levels))
 
-    def _grid(self, weight: Tensor, rule: GridRule) -> Grid:
-        return weight_grid(weight, self.bits, rule)
+    def _grid(self, weight: Tensor, rule: GridRule, per_channel: bool) -> Grid:
+        return weight_grid(weight, self.bits, rule, per_channel=per_channel)
 
     @property
     def levels(self) -> int | Tensor:
@@ -238,19 +240,6 @@ class LoRAWeight(nn.Module):
             scale_updates=scale_updates,
             steps=steps,
         )
-
-    @torch.no_grad()
-    def requantize(self, weight: Tensor, rule: GridRule = "max") -> None:
-        """Take another float weight, in place; step sizes start afresh, the update stays."""
-        grid = weight_grid(weight, self.bits, rule)
-        if self.codes is not None:
-            self.codes.copy_(_encode(weight, grid, self.bits))
-        if self.base_weight is not None:
-            self.base_weight.copy_(weight)
-        self.zero.copy_(grid.zero)
-        for scale in (self.scale, self.base_scale):
-            if scale is not None:
-                scale.copy_(grid.scale.expand_as(scale))
 
     @property
     def shape(self) -> torch.Size:
