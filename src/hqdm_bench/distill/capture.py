@@ -13,7 +13,7 @@ from hqdm_bench.common.seeds import generator
 from hqdm_bench.distill.observe import Call, run_call
 from hqdm_bench.methods import Student
 
-__all__ = ["MEMORY", "UnitData", "capture"]
+__all__ = ["MEMORY", "UnitData", "capture", "reach"]
 
 MEMORY = 4 << 30  # bytes of what is kept for one unit
 
@@ -85,8 +85,8 @@ def capture(
     random = generator("reconstruction-samples", seed, name)
     parts = []
     for call in calls:
-        _, target = _reach(teacher, name, functools.partial(run_call, teacher, call))
-        arguments, _ = _reach(student.network, name, functools.partial(run_call, student, call))
+        _, target = reach(teacher, name, functools.partial(run_call, teacher, call))
+        arguments, _ = reach(student.network, name, functools.partial(run_call, student, call))
         row = 0 if student.step is None else student.step.index
         parts.append(_part(arguments, target, row, memory / len(calls), random))
     return _joined(parts, name)
@@ -127,8 +127,17 @@ def _joined(parts: Sequence[UnitData], name: str) -> UnitData:
     return UnitData(arguments, first.batched, targets, torch.cat([part.rows for part in parts]))
 
 
-def _reach(network: nn.Module, name: str, run: Callable[[], Any]) -> tuple[Arguments, Tensor]:
-    """Arguments and output of a unit in one call."""
+def reach(network: nn.Module, name: str, run: Callable[[], Any]) -> tuple[Arguments, Tensor]:
+    """Arguments and output of a unit in one call, which is not run any further.
+
+    Args:
+        network: that is called.
+        name: of the unit in it.
+        run: calls it.
+
+    Raises:
+        BenchError: the call does not reach the unit, or its output is no tensor.
+    """
     found: list[tuple[Arguments, Any]] = []
 
     def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:

@@ -174,7 +174,8 @@ def _fit_rounding(
             raise BenchError(f"the rounding of '{name}' cannot be learned; its weight is trained")
         source = weights.get(name)
         if source is None:
-            source = float_weight(student.network, teacher, name)
+            scaled = layer.scaling and layer.scaling.scaled_weight
+            source = float_weight(student.network, teacher, name) if scaled is None else scaled
         rounded.append(AdaRoundWeight.from_static(source.to(layer.weight.scale), layer.weight))
         layer.weight = rounded[-1]
     beta = fit.beta

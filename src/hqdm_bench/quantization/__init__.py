@@ -61,7 +61,7 @@ from hqdm_bench.quantization.observers import (
 )
 from hqdm_bench.quantization.outlier_split import outlier_channels, split_channels
 from hqdm_bench.quantization.policy import POLICIES, Role, check_policy, full, official, roles
-from hqdm_bench.quantization.power_of_two import best_exponents, power_of_two_factors, vote
+from hqdm_bench.quantization.power_of_two import best_exponents, vote
 from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.shifted_table import ShiftedTable
 from hqdm_bench.quantization.step import Blend, Row, StepIndex, row_of
@@ -126,7 +126,6 @@ __all__ = [
     "multiply_weight",
     "official",
     "outlier_channels",
-    "power_of_two_factors",
     "reduced_sigmas",
     "replace",
     "roles",

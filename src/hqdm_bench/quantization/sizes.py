@@ -8,11 +8,13 @@ from hqdm_bench.quantization.activation import ActivationQuantizer, AffineStatic
 from hqdm_bench.quantization.layers import QuantizedLayer
 from hqdm_bench.quantization.learned import LearnedStep
 from hqdm_bench.quantization.mixed import MixedWeight
+from hqdm_bench.quantization.shifted_table import ShiftedTable
 from hqdm_bench.quantization.weight import LoRAWeight
 
 __all__ = ["FLOAT_BYTES", "packed_bytes", "table_bytes"]
 
 FLOAT_BYTES = 4
+EXPONENT_BITS = 2  # a power-of-two factor is one of four
 
 
 def packed_bytes(count: int, bits: int) -> int:
@@ -47,6 +49,8 @@ def table_bytes(layer: QuantizedLayer) -> int:
 
 def _activation_bytes(quantizer: ActivationQuantizer) -> int:
     total = _floats(quantizer.scale)
+    if isinstance(quantizer, ShiftedTable):
+        total += packed_bytes(quantizer.factors.numel(), EXPONENT_BITS)
     if quantizer.zero is None:
         return total
     integer = isinstance(quantizer, (AffineStatic, LearnedStep)) or (

@@ -1,0 +1,188 @@
+"""Learned equivalent scaling over the layers of a student: DMQ (ICCV 2025, arXiv 2507.12933).
+
+Every layer learns the scales of its input channels by itself, on the inputs and outputs it has in
+the full-precision module (`learn_scaling`); so no layer's scales depend on another's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hqdm_bench.common.errors import BenchError
+from hqdm_bench.common.progress import Progress
+from hqdm_bench.common.seeds import generator
+from hqdm_bench.distill.capture import MEMORY
+from hqdm_bench.distill.observe import Call, run_call
+from hqdm_bench.methods import Student
+from hqdm_bench.quantization import QuantizedLayer, ScalingSettings, learn_scaling
+
+__all__ = ["layer_inputs", "learn_scalings", "step_row"]
+
+Inputs = tuple[Tensor, Tensor]
+
+
+def learn_scalings(
+    student: Student,
+    teacher: nn.Module,
+    calls: Sequence[Call],
+    settings: ScalingSettings,
+    *,
+    seed: int = 0,
+    memory: int = MEMORY,
+) -> None:
+    """Learn the scales of every low-bit layer that has them, and quantize its tau W, in place.
+
+    Args:
+        student: its layers' weights are static.
+        teacher: the module the student was made of.
+        calls: arguments of the module, each at one timestep of the student's tables.
+        settings: of one layer.
+        seed: of the samples that are kept and of the batches.
+        memory: bytes of inputs that are kept at a time; of a layer with more, a random part of each
+            call's samples.
+
+    Raises:
+        BenchError: no calls, a layer that no call runs, or scales that are not finite or zero.
+    """
+    if not calls:
+        raise BenchError("learning scales needs calibration calls; give at least one")
+    layers = {name: layer for name, layer in student.low_bit_layers().items() if layer.scaling}
+    rows = [step_row(student, call) for call in calls]
+    sizes = _sizes(teacher, layers, calls[0])
+    with Progress("learn scales", total=len(layers)) as progress:
+        done = 0
+        for names in _groups(sizes, len(calls), memory):
+            found = layer_inputs(teacher, names, calls, rows, seed, memory)
+            for name in names:
+                _learn(student, teacher, name, layers[name], found.pop(name), settings, seed)
+                done += 1
+                progress.update(done)
+
+
+def step_row(student: Student, call: Call) -> int:
+    """Row of the student's tables for a call; nothing is run."""
+    if student.step is None:
+        return 0
+    if isinstance(call, Mapping):
+        student.set_step(**call)
+    else:
+        student.set_step(*call)
+    return student.step.index
+
+
+def _learn(
+    student: Student,
+    teacher: nn.Module,
+    name: str,
+    layer: QuantizedLayer,
+    inputs: Inputs,
+    settings: ScalingSettings,
+    seed: int,
+) -> None:
+    source = teacher.get_submodule(name)
+    assert isinstance(source, (nn.Conv1d, nn.Conv2d, nn.Linear))
+    steps = 1 if student.step is None else len(student.step)
+    bits = (layer.weight.bits, layer.activation.bits)
+    random = generator("learn-scaling", seed, name)
+    with torch.enable_grad():
+        tau = learn_scaling(source, *inputs, steps, bits, settings, random)
+    if not bool(tau.isfinite().all()) or bool((tau == 0).any()):
+        raise BenchError(f"the scales of '{name}' diverged; lower the rate")
+    layer.rescale(tau)
+
+
+@torch.no_grad()
+def layer_inputs(
+    module: nn.Module,
+    names: Sequence[str],
+    calls: Sequence[Call],
+    rows: Sequence[int],
+    seed: int,
+    memory: int = MEMORY,
+) -> dict[str, Inputs]:
+    """What layers are given in some calls of a module, on the CPU.
+
+    Args:
+        module: that is called.
+        names: of layers in it.
+        calls: its arguments.
+        rows: step of each call.
+        seed: of the samples that are kept where not all fit.
+        memory: bytes for each layer.
+
+    Returns:
+        By name (N, ...) inputs and (N,) int64 rows.
+
+    Raises:
+        BenchError: no call runs a layer.
+    """
+    kept: dict[str, list[Inputs]] = {name: [] for name in names}
+    share = memory / len(calls)
+    randoms = {name: generator("scaling-samples", seed, name) for name in names}
+    row = 0
+
+    def keep(name: str, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        x = _thinned(inputs[0].detach(), share, randoms[name])
+        kept[name].append((x, torch.full((len(x),), row)))
+
+    with ExitStack() as hooks:
+        for name in names:
+            handle = module.get_submodule(name).register_forward_pre_hook(partial(keep, name))
+            hooks.callback(handle.remove)
+        for call, row in zip(calls, rows, strict=True):  # noqa: B007 - `keep` reads the row
+            run_call(module, call)
+    for name, parts in kept.items():
+        if not parts:
+            raise BenchError(f"no call ran '{name}'; leave it in full precision or call it")
+    return {
+        name: (torch.cat([x for x, _ in parts]), torch.cat([places for _, places in parts]))
+        for name, parts in kept.items()
+    }
+
+
+def _thinned(x: Tensor, bytes_at_most: float, random: torch.Generator) -> Tensor:
+    """All samples, or as many of them as fit, at least one."""
+    size = x.numel() * x.element_size()
+    fits = max(1, int(bytes_at_most * len(x) / max(1, size)))
+    if fits < len(x):
+        index = torch.randperm(len(x), generator=random)[:fits].sort().values
+        x = x[index.to(x.device)]
+    return x.cpu()
+
+
+@torch.no_grad()
+def _sizes(module: nn.Module, layers: Mapping[str, object], call: Call) -> dict[str, int]:
+    """Bytes of each layer's input in a call, in the order in which the call reaches them."""
+    sizes: dict[str, int] = {}
+
+    def measure(name: str, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        x = inputs[0]
+        sizes[name] = sizes.get(name, 0) + x.numel() * x.element_size()
+
+    with ExitStack() as hooks:
+        for name in layers:
+            handle = module.get_submodule(name).register_forward_pre_hook(partial(measure, name))
+            hooks.callback(handle.remove)
+        run_call(module, call)
+    for name in layers:
+        if name not in sizes:
+            raise BenchError(f"no call ran '{name}'; leave it in full precision or call it")
+    return sizes
+
+
+def _groups(sizes: Mapping[str, int], calls: int, memory: int) -> Iterator[list[str]]:
+    """Layers, in order, whose inputs are kept at the same time: as many as fit."""
+    group: list[str] = []
+    total = 0
+    for name, size in sizes.items():
+        if group and total + size * calls > memory:
+            yield group
+            group, total = [], 0
+        group.append(name)
+        total += size * calls
+    if group:
+        yield group
