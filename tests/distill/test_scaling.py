@@ -4,17 +4,22 @@ import copy
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from hqdm_bench.catalogue import Scale
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator
-from hqdm_bench.distill import RoundingFit, calibrate_on_calls, reconstruct_weights
+from hqdm_bench.distill import calibrate_on_calls, reconstruct_weights
 from hqdm_bench.distill.factors import choose_factors
+from hqdm_bench.distill.post_training import post_train
 from hqdm_bench.distill.scaling import layer_inputs, learn_scalings, step_row
-from hqdm_bench.methods import Student, quantize
+from hqdm_bench.distill.stage_log import StageLog
+from hqdm_bench.methods import RoundingFit, Student, quantize
+from hqdm_bench.methods.dmq import DmqOptions
 from hqdm_bench.models import LatentDiffusion
 from hqdm_bench.quantization import EmaObserver, ScalingSettings, ShiftedTable, learn_scaling, vote
 
@@ -28,7 +33,7 @@ FEW = (
 Calls = list[tuple[Tensor, Tensor, Tensor]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def calls(shared_toy: LatentDiffusion) -> Calls:
     """Two calls a timestep."""
     random = torch.Generator().manual_seed(9)
@@ -40,7 +45,7 @@ def calls(shared_toy: LatentDiffusion) -> Calls:
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def unet(shared_toy: LatentDiffusion) -> nn.Module:
     """Some of whose channels have outliers, on the skip connection, too."""
     module = copy.deepcopy(shared_toy.unet)
@@ -62,15 +67,16 @@ def error(student: Student, unet: nn.Module, calls: Calls) -> float:
         return sum(float((student(*call) - unet(*call)).square().mean()) for call in calls)
 
 
-def run(unet: nn.Module, calls: Calls, seed: int = 3, **options: str) -> Student:
-    """All stages, scaled down."""
-    student = student_of(unet, **options)
-    learn_scalings(student, unet, calls, QUICK, seed=seed)
-    fit = RoundingFit(updates=40, batch=8, rate=1e-2)
-    reconstruct_weights(student, unet, calls, fit, seed=seed)
-    calibrate_on_calls(student, calls)
-    choose_factors(student, calls)
+def run(unet: nn.Module, calls: Calls, seed: int = 3, checkpoint: Path | None = None) -> Student:
+    """All stages, scaled down: 12 updates of scales, 40 of the rounding."""
+    student = student_of(unet)
+    post_train(student, unet, calls, Scale(updates=0.002, rates=10), seed, checkpoint)
     return student
+
+
+@pytest.fixture(scope="module")
+def finished(unet: nn.Module, calls: Calls) -> Student:
+    return run(unet, calls)
 
 
 def test_a_layers_scales_are_learned_on_its_inputs_in_full_precision(
@@ -190,19 +196,58 @@ def test_shared_factors_are_one_vote(unet: nn.Module, calls: Calls) -> None:
     assert len(found) == 1
 
 
-def test_all_stages_lower_the_error_and_repeat_themselves(unet: nn.Module, calls: Calls) -> None:
+def test_all_stages_lower_the_error(unet: nn.Module, calls: Calls, finished: Student) -> None:
     plain = student_of(unet)
     calibrate_on_calls(plain, calls)
-    student = run(unet, calls)
-    assert error(student, unet, calls) < 0.9 * error(plain, unet, calls)
-    again = run(unet, calls)
-    for key, value in student.state_dict().items():
-        assert torch.equal(value, again.state_dict()[key]), key
-    other = run(unet, calls, seed=4)
-    assert not all(
-        torch.equal(layer.scaling.tau, other.low_bit_layers()[name].scaling.tau)
-        for name, layer in student.low_bit_layers().items()
-    )
+    assert error(finished, unet, calls) < 0.9 * error(plain, unet, calls)
+
+
+def test_the_seed_decides(unet: nn.Module, calls: Calls, finished: Student) -> None:
+    other = student_of(unet)
+    learn_scalings(other, unet, calls, QUICK, seed=4)
+    again = student_of(unet)
+    learn_scalings(again, unet, calls, QUICK, seed=4)
+    for name, layer in other.low_bit_layers().items():
+        tau = layer.scaling.tau
+        assert torch.equal(again.low_bit_layers()[name].scaling.tau, tau)
+        assert not torch.equal(finished.low_bit_layers()[name].scaling.tau, tau)
+
+
+@pytest.mark.parametrize("marks", [5, 14])
+def test_a_killed_run_goes_on_where_it_was(
+    unet: nn.Module,
+    calls: Calls,
+    finished: Student,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    marks: int,
+) -> None:
+    """Within the scales, and within the rounding of what was scaled."""
+    path, mark, parts = tmp_path / "work.safetensors", StageLog.mark, []
+
+    def kill(log: StageLog, part: str) -> None:
+        mark(log, part)
+        parts.append(part)
+        if len(parts) == marks:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(StageLog, "mark", kill)
+        run(unet, calls, checkpoint=path)
+    resumed = run(unet, calls, checkpoint=path)
+    for key, value in finished.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+def test_settings_are_the_released_ones_of_a_data_set() -> None:
+    stages = {data: DmqOptions(dataset=data).stages() for data in ("imagenet", "churches")}
+    kinds = [type(stage).__name__ for stage in stages["imagenet"]]
+    assert kinds == ["LearnScaling", "RoundWeights", "Calibrate", "ChooseFactors"]
+    for data, (updates, alpha) in {"imagenet": (6000, 20), "churches": (4000, 25)}.items():
+        found = stages[data][0].scaled(Scale())
+        assert (found.iterations, found.alpha, found.batch) == (updates, alpha, 32)
+        assert (found.learning_rate, found.momentum) == (1e-3, 0.95)
+    assert [type(stage).__name__ for stage in DmqOptions(factors="none").stages()] == kinds[:3]
 
 
 def test_ranges_are_the_moving_average_of_the_scaled_inputs(unet: nn.Module, calls: Calls) -> None:

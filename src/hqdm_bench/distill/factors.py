@@ -1,4 +1,4 @@
-"""Choosing the power-of-two factors of a student's step sizes: DMQ (ICCV 2025, arXiv 2507.12933)."""
+"""Choosing the power-of-two factors of step sizes: DMQ (ICCV 2025, arXiv 2507.12933)."""
 
 from collections import defaultdict
 from collections.abc import Sequence

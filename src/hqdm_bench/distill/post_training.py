@@ -11,10 +11,13 @@ from torch import nn
 from hqdm_bench.catalogue import Scale
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import digest
+from hqdm_bench.distill.factors import choose_factors
 from hqdm_bench.distill.observe import Call, calibrate_on_calls
 from hqdm_bench.distill.reconstruction import reconstruct_steps, reconstruct_weights
+from hqdm_bench.distill.scaling import learn_scalings
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import Calibrate, LearnSteps, RoundWeights, Stage, Student
+from hqdm_bench.methods.stage_scaling import ChooseFactors, LearnScaling
 from hqdm_bench.quantization import source_name
 
 __all__ = ["RUNNERS", "Work", "post_train", "run_stage"]
@@ -168,8 +171,25 @@ def _learn_steps(stage: LearnSteps, work: Work) -> None:
     )
 
 
+def _learn_scaling(stage: LearnScaling, work: Work) -> None:
+    learn_scalings(
+        work.student,
+        work.module,
+        work.chosen_calls(stage.timesteps),
+        stage.scaled(work.scale),
+        seed=work.seed,
+        log=work.log,
+    )
+
+
+def _choose_factors(stage: ChooseFactors, work: Work) -> None:
+    choose_factors(work.student, work.calls, agreement=stage.agreement)
+
+
 RUNNERS: Mapping[type[Stage], Callable[[Any, Work], None]] = {
     Calibrate: _calibrate,
+    ChooseFactors: _choose_factors,
+    LearnScaling: _learn_scaling,
     LearnSteps: _learn_steps,
     RoundWeights: _round_weights,
 }

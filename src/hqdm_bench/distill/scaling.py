@@ -17,6 +17,7 @@ from hqdm_bench.common.progress import Progress
 from hqdm_bench.common.seeds import generator
 from hqdm_bench.distill.capture import MEMORY
 from hqdm_bench.distill.observe import Call, run_call
+from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import Student
 from hqdm_bench.quantization import QuantizedLayer, ScalingSettings, learn_scaling
 
@@ -33,6 +34,7 @@ def learn_scalings(
     *,
     seed: int = 0,
     memory: int = MEMORY,
+    log: StageLog | None = None,
 ) -> None:
     """Learn the scales of every low-bit layer that has them, and quantize its tau W, in place.
 
@@ -44,13 +46,19 @@ def learn_scalings(
         seed: of the samples that are kept and of the batches.
         memory: bytes of inputs that are kept at a time; of a layer with more, a random part of each
             call's samples.
+        log: says which layers an earlier run finished, and is told of each that is.
 
     Raises:
         BenchError: no calls, a layer that no call runs, or scales that are not finite or zero.
     """
     if not calls:
         raise BenchError("learning scales needs calibration calls; give at least one")
-    layers = {name: layer for name, layer in student.low_bit_layers().items() if layer.scaling}
+    student.unfreeze()
+    layers = {
+        name: layer
+        for name, layer in student.low_bit_layers().items()
+        if layer.scaling is not None and not (log and log.done(name))
+    }
     rows = [step_row(student, call) for call in calls]
     sizes = _sizes(teacher, layers, calls[0])
     with Progress("learn scales", total=len(layers)) as progress:
@@ -59,18 +67,20 @@ def learn_scalings(
             found = layer_inputs(teacher, names, calls, rows, seed, memory)
             for name in names:
                 _learn(student, teacher, name, layers[name], found.pop(name), settings, seed)
+                if log is not None:
+                    log.mark(name)
                 done += 1
                 progress.update(done)
 
 
 def step_row(student: Student, call: Call) -> int:
     """Row of the student's tables for a call; nothing is run."""
-    if student.step is None:
+    if student.step is None or student.request.timestep_argument is None:
         return 0
     if isinstance(call, Mapping):
-        student.set_step(**call)
+        student.step.set(student.timestep_of(**call))
     else:
-        student.set_step(*call)
+        student.step.set(student.timestep_of(*call))
     return student.step.index
 
 

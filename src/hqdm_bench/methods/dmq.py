@@ -23,6 +23,7 @@ from hqdm_bench.methods.ptq import PtqOptions, Source, build_ptq_student
 from hqdm_bench.methods.registry import register
 from hqdm_bench.methods.request import Request
 from hqdm_bench.methods.stage_scaling import ChooseFactors, LearnScaling
+from hqdm_bench.methods.stages import Calibrate, RoundWeights, Stage
 from hqdm_bench.quantization import (
     ChannelScaling,
     QuantizedLayer,
@@ -63,6 +64,11 @@ class DmqOptions(PtqOptions):
     def presets(cls) -> dict[str, Self]:
         """``as_code`` (default) and ``as_paper``."""
         return {"as_code": cls(), "as_paper": cls(factors="shared")}
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Scales, rounding with exact inputs, ranges, factors of the skip connections."""
+        factors = () if self.factors == "none" else (ChooseFactors(),)
+        return (LearnScaling(SETTINGS[self.dataset]), RoundWeights(), Calibrate(), *factors)
 
 
 @register(

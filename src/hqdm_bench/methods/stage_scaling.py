@@ -1,7 +1,9 @@
 """Stages of DMQ: learned channel scales, and power-of-two factors of step sizes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from hqdm_bench.catalogue import Scale
+from hqdm_bench.methods.stages import Stage
 from hqdm_bench.quantization import ScalingSettings
 from hqdm_bench.quantization.power_of_two import AGREEMENT
 
@@ -9,18 +11,26 @@ __all__ = ["ChooseFactors", "LearnScaling"]
 
 
 @dataclass(frozen=True)
-class LearnScaling:
-    """Learn the scales of every low-bit layer's input channels, then quantize tau W afresh.
+class LearnScaling(Stage):
+    """Learn the scales of every low-bit layer's input channels, and quantize tau W afresh.
 
     Attributes:
         settings: of the optimisation of one layer.
+        timesteps: calls at this many timesteps are used, evenly chosen; all if there are fewer.
     """
 
-    settings: ScalingSettings = ScalingSettings()
+    settings: ScalingSettings = field(default_factory=ScalingSettings)
+    timesteps: int = 20
+
+    def scaled(self, scale: Scale) -> ScalingSettings:
+        """The settings with fewer updates, at least one, and other rates."""
+        iterations = max(1, round(self.settings.iterations * scale.updates))
+        rate = self.settings.learning_rate * scale.rates
+        return replace(self.settings, iterations=iterations, learning_rate=rate)
 
 
 @dataclass(frozen=True)
-class ChooseFactors:
+class ChooseFactors(Stage):
     """Vote on the power-of-two factors of every layer whose input quantizer has them.
 
     Attributes:
