@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from hqdm_bench.distill import calibrate_on_calls
+from hqdm_bench.distill.post_training import post_train
 from hqdm_bench.methods import Student, quantize
 
 TIMES = (1, 501)
@@ -72,6 +73,31 @@ def test_the_shift_is_the_middle_and_the_scales_are_of_what_is_left(calls: Calls
 
 def test_a_shift_lowers_the_error_where_channels_have_means(calls: Calls) -> None:
     assert error(student(calls, shift="channel"), calls) < 0.5 * error(student(calls), calls)
+
+
+def test_outlier_suppression_plus_shifts_and_scales_to_a_threshold(calls: Calls) -> None:
+    x = torch.cat([call[0] for call in calls])
+    low, high = x.amin((0, 2, 3)), x.amax((0, 2, 3))
+    net = Net()
+    made = quantize(
+        net,
+        "smoothquant",
+        "w8a4",
+        timesteps=TIMES,
+        policy="full",
+        preset="outlier_suppression_plus",
+    )
+    post_train(made, net, calls)
+    for layer in made.quantized_layers().values():
+        torch.testing.assert_close(layer.scaling.shift, (low + high) / 2)
+        width = (high - low) / 2
+        reached = width / layer.scaling.tau
+        scaled = layer.scaling.tau > 1
+        torch.testing.assert_close(
+            reached[scaled], reached[scaled].mean().expand(int(scaled.sum()))
+        )
+        assert (width[~scaled] <= reached.max() * 1.001).all()
+    assert error(made, calls) < 0.5 * error(student(calls), calls)
 
 
 @pytest.mark.parametrize("shift", ["none", "channel"])

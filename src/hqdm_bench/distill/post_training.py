@@ -14,10 +14,10 @@ from hqdm_bench.common.files import digest
 from hqdm_bench.distill.factors import choose_factors
 from hqdm_bench.distill.observe import Call, calibrate_on_calls
 from hqdm_bench.distill.reconstruction import reconstruct_steps, reconstruct_weights
-from hqdm_bench.distill.scaling import learn_scalings
+from hqdm_bench.distill.scaling import learn_scalings, search_thresholds
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import Calibrate, LearnSteps, RoundWeights, Stage, Student
-from hqdm_bench.methods.stage_scaling import ChooseFactors, LearnScaling
+from hqdm_bench.methods.stage_scaling import ChooseFactors, LearnScaling, SearchThresholds
 from hqdm_bench.quantization import source_name
 
 __all__ = ["RUNNERS", "Work", "post_train", "run_stage"]
@@ -182,6 +182,12 @@ def _learn_scaling(stage: LearnScaling, work: Work) -> None:
     )
 
 
+def _search_thresholds(stage: SearchThresholds, work: Work) -> None:
+    search_thresholds(
+        work.student, work.module, work.calls, stage.samples, seed=work.seed, log=work.log
+    )
+
+
 def _choose_factors(stage: ChooseFactors, work: Work) -> None:
     choose_factors(work.student, work.calls, agreement=stage.agreement)
 
@@ -192,4 +198,5 @@ RUNNERS: Mapping[type[Stage], Callable[[Any, Work], None]] = {
     LearnScaling: _learn_scaling,
     LearnSteps: _learn_steps,
     RoundWeights: _round_weights,
+    SearchThresholds: _search_thresholds,
 }

@@ -1,10 +1,10 @@
-"""Learned equivalent scaling over the layers of a student: DMQ (ICCV 2025, arXiv 2507.12933).
+"""Scales of input channels, found layer by layer: learned (DMQ) or searched (OS+).
 
-Every layer learns the scales of its input channels by itself, on the inputs and outputs it has in
-the full-precision module (`learn_scaling`); so no layer's scales depend on another's.
+Every layer finds its scales by itself, on the inputs and outputs it has in the full-precision
+module (`learn_scaling`, `search_threshold`); so no layer's scales depend on another's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -19,9 +19,15 @@ from hqdm_bench.distill.capture import MEMORY
 from hqdm_bench.distill.observe import Call, run_call
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import Student
-from hqdm_bench.quantization import QuantizedLayer, ScalingSettings, learn_scaling
+from hqdm_bench.methods.ptq import Source
+from hqdm_bench.quantization import (
+    QuantizedLayer,
+    ScalingSettings,
+    learn_scaling,
+    search_threshold,
+)
 
-__all__ = ["layer_inputs", "learn_scalings", "step_row"]
+__all__ = ["layer_inputs", "learn_scalings", "search_thresholds", "step_row"]
 
 Inputs = tuple[Tensor, Tensor]
 
@@ -51,8 +57,76 @@ def learn_scalings(
     Raises:
         BenchError: no calls, a layer that no call runs, or scales that are not finite or zero.
     """
+    steps = 1 if student.step is None else len(student.step)
+
+    def learn(name: str, layer: QuantizedLayer, source: Source, inputs: Inputs) -> None:
+        bits = (layer.weight.bits, layer.activation.bits)
+        random = generator("learn-scaling", seed, name)
+        with torch.enable_grad():
+            tau = learn_scaling(source, *inputs, steps, bits, settings, random)
+        if not bool(tau.isfinite().all()) or bool((tau == 0).any()):
+            raise BenchError(f"the scales of '{name}' diverged; lower the rate")
+        layer.rescale(tau)
+
+    _visit(student, teacher, calls, learn, seed, memory, log)
+
+
+def search_thresholds(
+    student: Student,
+    teacher: nn.Module,
+    calls: Sequence[Call],
+    samples: int = 128,
+    *,
+    seed: int = 0,
+    memory: int = MEMORY,
+    log: StageLog | None = None,
+) -> None:
+    """Set shifts and scales as Outlier Suppression+ does, and quantize tau W, in place.
+
+    Args:
+        student: its layers' weights are static; layers without a shift get scales alone.
+        teacher: the module the student was made of.
+        calls: arguments of the module.
+        samples: of a layer's inputs that a threshold is searched on, drawn from all.
+        seed: of the samples.
+        memory: as in `learn_scalings`.
+        log: as in `learn_scalings`.
+
+    Raises:
+        BenchError: no calls, or a layer that no call runs.
+    """
+
+    def search(name: str, layer: QuantizedLayer, source: Source, inputs: Inputs) -> None:
+        assert layer.scaling is not None
+        x = inputs[0]
+        channels = x.movedim(layer.scaling.axis, 0).flatten(1)
+        low, high = channels.amin(1), channels.amax(1)
+        random = generator("threshold-samples", seed, name)
+        x = x[torch.randperm(len(x), generator=random)[:samples]]
+        largest = torch.maximum(-low, high)
+        if layer.scaling.shift is not None:
+            middle, largest = (low + high) / 2, (high - low) / 2
+            layer.scaling.set_shift(middle)
+            dims = 0 if layer.scaling.axis == -1 else x.dim() - 2
+            x = x - middle.view(-1, *[1] * dims)
+        bits = (layer.weight.bits, layer.activation.bits)
+        layer.rescale(search_threshold(source, x, largest, bits))
+
+    _visit(student, teacher, calls, search, seed, memory, log)
+
+
+def _visit(
+    student: Student,
+    teacher: nn.Module,
+    calls: Sequence[Call],
+    visit: Callable[[str, QuantizedLayer, Source, Inputs], None],
+    seed: int,
+    memory: int,
+    log: StageLog | None,
+) -> None:
+    """Show every low-bit layer with a scaling its inputs in full precision, as many as fit."""
     if not calls:
-        raise BenchError("learning scales needs calibration calls; give at least one")
+        raise BenchError("finding scales needs calibration calls; give at least one")
     student.unfreeze()
     layers = {
         name: layer
@@ -61,12 +135,14 @@ def learn_scalings(
     }
     rows = [step_row(student, call) for call in calls]
     sizes = _sizes(teacher, layers, calls[0])
-    with Progress("learn scales", total=len(layers)) as progress:
+    with Progress("find scales", total=len(layers)) as progress:
         done = 0
         for names in _groups(sizes, len(calls), memory):
             found = layer_inputs(teacher, names, calls, rows, seed, memory)
             for name in names:
-                _learn(student, teacher, name, layers[name], found.pop(name), settings, seed)
+                source = teacher.get_submodule(name)
+                assert isinstance(source, Source)
+                visit(name, layers[name], source, found.pop(name))
                 if log is not None:
                     log.mark(name)
                 done += 1
@@ -82,27 +158,6 @@ def step_row(student: Student, call: Call) -> int:
     else:
         student.step.set(student.timestep_of(*call))
     return student.step.index
-
-
-def _learn(
-    student: Student,
-    teacher: nn.Module,
-    name: str,
-    layer: QuantizedLayer,
-    inputs: Inputs,
-    settings: ScalingSettings,
-    seed: int,
-) -> None:
-    source = teacher.get_submodule(name)
-    assert isinstance(source, (nn.Conv1d, nn.Conv2d, nn.Linear))
-    steps = 1 if student.step is None else len(student.step)
-    bits = (layer.weight.bits, layer.activation.bits)
-    random = generator("learn-scaling", seed, name)
-    with torch.enable_grad():
-        tau = learn_scaling(source, *inputs, steps, bits, settings, random)
-    if not bool(tau.isfinite().all()) or bool((tau == 0).any()):
-        raise BenchError(f"the scales of '{name}' diverged; lower the rate")
-    layer.rescale(tau)
 
 
 @torch.no_grad()

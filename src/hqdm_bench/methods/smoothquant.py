@@ -10,7 +10,7 @@ with the layer, which may follow anything; the division is in floating point.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
 from torch import nn
 
@@ -18,6 +18,8 @@ from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.ptq import PtqOptions, build_ptq_student
 from hqdm_bench.methods.registry import register
 from hqdm_bench.methods.request import Request
+from hqdm_bench.methods.stage_scaling import SearchThresholds
+from hqdm_bench.methods.stages import Calibrate, Stage
 from hqdm_bench.quantization import ChannelScaling
 
 __all__ = ["SmoothQuantOptions", "build"]
@@ -30,15 +32,33 @@ class SmoothQuantOptions(PtqOptions):
     Attributes:
         alpha: share of the difficulty that moves to the weight, in percent: 50 (the paper's text
             for most models) by default, more where inputs have stronger outliers.
-        shift: ``channel`` subtracts the middle of a channel's range before it is scaled, as Outlier
-            Suppression+ does (Wei et al., EMNLP 2023, arXiv 2304.09145), exactly undone at the
-            output; ``none`` is SmoothQuant.
+        scales: SmoothQuant's ``formula``, or those above a ``threshold`` scaled down to it,
+            searched for the least error of the layer (`search_threshold`).
+        shift: ``channel`` subtracts the middle of a channel's range before it is scaled, exactly
+            undone at the output; ``none`` is SmoothQuant.
+
+    Preset ``outlier_suppression_plus`` has the shift and the threshold of that method (Wei et al.,
+    EMNLP 2023, arXiv 2304.09145).
     """
 
     weight_init: Literal["mse", "max"] = "max"
     activation_range: Literal["mse", "minmax", "ema"] = "minmax"
     alpha: Literal[50, 25, 60, 75, 85] = 50
+    scales: Literal["formula", "threshold"] = "formula"
     shift: Literal["none", "channel"] = "none"
+
+    @classmethod
+    def presets(cls) -> dict[str, Self]:
+        """``as_code`` (default), and ``outlier_suppression_plus``."""
+        return {
+            "as_code": cls(),
+            "outlier_suppression_plus": cls(scales="threshold", shift="channel"),
+        }
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Ranges, which set the scales of the formula; the others are searched before."""
+        searched = (SearchThresholds(),) if self.scales == "threshold" else ()
+        return (*searched, Calibrate())
 
 
 @register(
@@ -51,7 +71,7 @@ def build(options: SmoothQuantOptions, module: nn.Module, request: Request) -> S
     """A SmoothQuant student, not calibrated; a single batch of mixed steps cannot calibrate it."""
     scaling = partial(
         ChannelScaling,
-        alpha=options.alpha / 100,
+        alpha=options.alpha / 100 if options.scales == "formula" else None,
         rule=options.weight_init,
         per_channel=options.weight_grids == "channel",
         shifted=options.shift == "channel",

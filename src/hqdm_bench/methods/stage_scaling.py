@@ -1,4 +1,4 @@
-"""Stages of DMQ: learned channel scales, and power-of-two factors of step sizes."""
+"""Stages that set channel scales, and the power-of-two factors of step sizes."""
 
 from dataclasses import dataclass, field, replace
 
@@ -7,7 +7,7 @@ from hqdm_bench.methods.stages import Stage
 from hqdm_bench.quantization import ScalingSettings
 from hqdm_bench.quantization.power_of_two import AGREEMENT
 
-__all__ = ["ChooseFactors", "LearnScaling"]
+__all__ = ["ChooseFactors", "LearnScaling", "SearchThresholds"]
 
 
 @dataclass(frozen=True)
@@ -38,3 +38,14 @@ class ChooseFactors(Stage):
     """
 
     agreement: float = AGREEMENT
+
+
+@dataclass(frozen=True)
+class SearchThresholds(Stage):
+    """Outlier Suppression+: shift every low-bit layer's input channels, scale them to a threshold.
+
+    Attributes:
+        samples: of a layer's inputs that the search looks at.
+    """
+
+    samples: int = 128

@@ -66,6 +66,7 @@ from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.shifted_table import ShiftedTable
 from hqdm_bench.quantization.step import Blend, Row, StepIndex, row_of
 from hqdm_bench.quantization.surgery import replace
+from hqdm_bench.quantization.threshold_scaling import search_threshold, threshold_scale
 from hqdm_bench.quantization.weight import GridRule, LoRAWeight, StaticWeight, weight_grid
 
 __all__ = [
@@ -132,12 +133,14 @@ __all__ = [
     "row_of",
     "sample_losses",
     "scaled_output",
+    "search_threshold",
     "smoothing_scale",
     "source_name",
     "split_channels",
     "symmetric_limit",
     "symmetric_max_scale",
     "symmetric_mse_scale",
+    "threshold_scale",
     "vote",
     "weight_grid",
 ]
