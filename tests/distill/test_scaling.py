@@ -21,7 +21,14 @@ from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import RoundingFit, Student, quantize
 from hqdm_bench.methods.dmq import DmqOptions
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantization import EmaObserver, ScalingSettings, ShiftedTable, learn_scaling, vote
+from hqdm_bench.quantization import (
+    EmaObserver,
+    ScalingSettings,
+    ShiftedTable,
+    float_weight,
+    learn_scaling,
+    vote,
+)
 
 TIMES = (1, 501)
 QUICK = ScalingSettings(iterations=10, batch=8, learning_rate=2e-2, alpha=2.0)
@@ -104,6 +111,19 @@ def test_a_layers_scales_are_learned_on_its_inputs_in_full_precision(
     assert torch.equal(codes.codes, layer.weight.codes)
 
 
+def test_halves_of_a_split_layer_learn_from_their_channels(unet: nn.Module, calls: Calls) -> None:
+    student = student_of(unet)
+    learn_scalings(student, unet, calls, QUICK, seed=3)
+    name = "output_blocks.1.0.skip_connection"
+    x, rows = layer_inputs(unet, [name], calls, [0, 0, 1, 1], 0)[name]
+    source, half = unet.get_submodule(name), student.quantized_layers()[f"{name}.second"]
+    part = nn.Conv2d(32, 32, 1, bias=False)
+    part.weight = nn.Parameter(source.weight.detach()[:, 32:])
+    random = generator("learn-scaling", 3, f"{name}.second")
+    tau = learn_scaling(part, x[:, 32:], rows, 2, (4, 6), QUICK, random)
+    torch.testing.assert_close(half.scaling.tau, tau, rtol=1e-4, atol=1e-6)
+
+
 def test_no_group_of_layers_and_no_other_layer_changes_a_layers_scales(
     unet: nn.Module, calls: Calls
 ) -> None:
@@ -137,7 +157,7 @@ def test_the_rounding_starts_from_the_scaled_weight(unet: nn.Module, calls: Call
     for made in (student, resumed):
         reconstruct_weights(made, unet, calls, RoundingFit(updates=5, batch=8, rate=1e-2))
     for name, layer in student.low_bit_layers().items():
-        weight = unet.get_submodule(name).weight.detach()
+        weight = float_weight(student.network, unet, name)
         scaled = weight * layer.scaling.tau.view(1, -1, *[1] * (weight.dim() - 2))
         low, high = -layer.weight.zero, 15 - layer.weight.zero
         exact = torch.minimum(torch.maximum(scaled / layer.weight.scale, low), high)
@@ -154,8 +174,8 @@ def test_factors_are_the_votes_of_a_steps_samples(unet: nn.Module, calls: Calls)
         for name, layer in student.low_bit_layers().items()
         if isinstance(layer.activation, ShiftedTable)
     }
-    assert list(shifted) == [name for name in shifted if name.endswith("skip_connection")]
-    assert len(shifted) == 2
+    skips = [f"output_blocks.{block}.0.skip_connection" for block in (0, 1)]
+    assert list(shifted) == [f"{skip}.{half}" for skip in skips for half in ("first", "second")]
     first = next(iter(shifted))
     expected = votes(student, first, calls)
     choose_factors(student, calls, agreement=0.5)

@@ -198,7 +198,7 @@ def test_bytes_of_tables_centres_and_signs(activation, expected):
 @pytest.mark.parametrize(("shifted", "expected"), [(False, 4 * 8), (True, 4 * (8 + 8 + 6 * 9))])
 def test_bytes_of_scales_and_shifts(shifted, expected):
     source = nn.Conv2d(8, 6, 3)
-    scaling = ChannelScaling(source, shifted=shifted)
+    scaling = ChannelScaling(source.weight, False, shifted=shifted)
     weight = StaticWeight.from_float(source.weight, 4)
     layer = QuantizedLayer(source, weight, AffineStatic(8), StepIndex([1]), scaling=scaling)
     assert table_bytes(layer) == 5 + expected

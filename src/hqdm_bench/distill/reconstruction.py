@@ -71,7 +71,7 @@ def reconstruct_weights(
         fit: Q-Diffusion's settings if None.
         layers: which layers; all low-bit ones if None.
         weights: float weights by layer, for layers whose weight is neither the teacher's nor a part
-            of it (`float_weight`).
+            of it (`float_weight`), nor one of these scaled.
         seed: of the batches.
         memory: bytes that are kept for one unit at most.
         log: says which units an earlier run finished, and is told of each that is.
@@ -173,9 +173,10 @@ def _fit_rounding(
         if not isinstance(layer.weight, StaticWeight):
             raise BenchError(f"the rounding of '{name}' cannot be learned; its weight is trained")
         source = weights.get(name)
-        if source is None:
-            scaled = layer.scaling and layer.scaling.scaled_weight
-            source = float_weight(student.network, teacher, name) if scaled is None else scaled
+        if source is None and layer.scaling is not None:
+            source = layer.scaling.scaled_weight
+        elif source is None:
+            source = float_weight(student.network, teacher, name)
         rounded.append(AdaRoundWeight.from_static(source.to(layer.weight.scale), layer.weight))
         layer.weight = rounded[-1]
     beta = fit.beta

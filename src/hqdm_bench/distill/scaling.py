@@ -19,17 +19,19 @@ from hqdm_bench.distill.capture import MEMORY
 from hqdm_bench.distill.observe import Call, run_call
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import Student
-from hqdm_bench.methods.ptq import Source
 from hqdm_bench.quantization import (
     QuantizedLayer,
     ScalingSettings,
     learn_scaling,
+    part_input,
     search_threshold,
+    source_name,
 )
 
 __all__ = ["layer_inputs", "learn_scalings", "search_thresholds", "step_row"]
 
 Inputs = tuple[Tensor, Tensor]
+Source = nn.Conv1d | nn.Conv2d | nn.Linear
 
 
 def learn_scalings(
@@ -63,7 +65,7 @@ def learn_scalings(
         bits = (layer.weight.bits, layer.activation.bits)
         random = generator("learn-scaling", seed, name)
         with torch.enable_grad():
-            tau = learn_scaling(source, *inputs, steps, bits, settings, random)
+            tau = learn_scaling(source, *inputs, steps, bits, settings, random, _weight(layer))
         if not bool(tau.isfinite().all()) or bool((tau == 0).any()):
             raise BenchError(f"the scales of '{name}' diverged; lower the rate")
         layer.rescale(tau)
@@ -110,7 +112,7 @@ def search_thresholds(
             dims = 0 if layer.scaling.axis == -1 else x.dim() - 2
             x = x - middle.view(-1, *[1] * dims)
         bits = (layer.weight.bits, layer.activation.bits)
-        layer.rescale(search_threshold(source, x, largest, bits))
+        layer.rescale(search_threshold(source, x, largest, bits, _weight(layer)))
 
     _visit(student, teacher, calls, search, seed, memory, log)
 
@@ -134,19 +136,28 @@ def _visit(
         if layer.scaling is not None and not (log and log.done(name))
     }
     rows = [step_row(student, call) for call in calls]
-    sizes = _sizes(teacher, layers, calls[0])
+    sources = {name: source_name(student.network, name) for name in layers}
+    sizes = _sizes(teacher, sources, calls[0])
     with Progress("find scales", total=len(layers)) as progress:
         done = 0
         for names in _groups(sizes, len(calls), memory):
-            found = layer_inputs(teacher, names, calls, rows, seed, memory)
+            distinct = list(dict.fromkeys(sources[name] for name in names))
+            found = layer_inputs(teacher, distinct, calls, rows, seed, memory)
             for name in names:
-                source = teacher.get_submodule(name)
+                source = teacher.get_submodule(sources[name])
                 assert isinstance(source, Source)
-                visit(name, layers[name], source, found.pop(name))
+                x, places = found[sources[name]]
+                visit(name, layers[name], source, (part_input(student.network, name, x), places))
                 if log is not None:
                     log.mark(name)
                 done += 1
                 progress.update(done)
+
+
+def _weight(layer: QuantizedLayer) -> Tensor:
+    """The float weight, of the part that the layer is."""
+    assert layer.scaling is not None
+    return layer.scaling.weight
 
 
 def step_row(student: Student, call: Call) -> int:
@@ -220,8 +231,14 @@ def _thinned(x: Tensor, bytes_at_most: float, random: torch.Generator) -> Tensor
 
 
 @torch.no_grad()
-def _sizes(module: nn.Module, layers: Mapping[str, object], call: Call) -> dict[str, int]:
-    """Bytes of each layer's input in a call, in the order in which the call reaches them."""
+def _sizes(module: nn.Module, sources: Mapping[str, str], call: Call) -> dict[str, int]:
+    """Bytes of each layer's input in a call, in the order in which the call reaches them.
+
+    Args:
+        module: that is called.
+        sources: the layer in it that each layer of the student stands for.
+        call: arguments.
+    """
     sizes: dict[str, int] = {}
 
     def measure(name: str, _: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -229,14 +246,18 @@ def _sizes(module: nn.Module, layers: Mapping[str, object], call: Call) -> dict[
         sizes[name] = sizes.get(name, 0) + x.numel() * x.element_size()
 
     with ExitStack() as hooks:
-        for name in layers:
-            handle = module.get_submodule(name).register_forward_pre_hook(partial(measure, name))
+        for source in set(sources.values()):
+            handle = module.get_submodule(source).register_forward_pre_hook(
+                partial(measure, source)
+            )
             hooks.callback(handle.remove)
         run_call(module, call)
-    for name in layers:
-        if name not in sizes:
+    for name, source in sources.items():
+        if source not in sizes:
             raise BenchError(f"no call ran '{name}'; leave it in full precision or call it")
-    return sizes
+    order = list(sizes)
+    names = sorted(sources, key=lambda name: order.index(sources[name]))
+    return {name: sizes[sources[name]] for name in names}
 
 
 def _groups(sizes: Mapping[str, int], calls: int, memory: int) -> Iterator[list[str]]:

@@ -9,17 +9,19 @@ vote (`ChooseFactors`).
 Differences from the released code. There, the moving averages go on from one timestep to the next
 and while the factors are chosen, and the second half of a split input takes the range of its last
 batch; here each step starts afresh and both halves have the average. Its time weights have 20 bins
-of 50 timesteps; here a bin is a step, the same for 20 steps.
+of 50 timesteps; here a bin is a step, the same for 20 steps. Its scales of a split layer are those
+of least error of the sum of both halves; here each half has its own error.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Self
 
 from torch import nn
 
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.options import text_option
-from hqdm_bench.methods.ptq import PtqOptions, Source, build_ptq_student
+from hqdm_bench.methods.ptq import PtqOptions, build_ptq_student
 from hqdm_bench.methods.registry import register
 from hqdm_bench.methods.request import Request
 from hqdm_bench.methods.stage_scaling import ChooseFactors, LearnScaling
@@ -30,6 +32,7 @@ from hqdm_bench.quantization import (
     ScalingSettings,
     ShiftedTable,
     check_policy,
+    source_name,
 )
 
 __all__ = ["DmqOptions", "build"]
@@ -57,6 +60,7 @@ class DmqOptions(PtqOptions):
         "full", check_policy, "official or full, then rules such as '; *.to_q = full_precision'"
     )
     activation_range: Literal["mse", "minmax", "ema"] = "ema"
+    split: Literal["none", "skip", "all"] = "skip"
     dataset: Literal["imagenet", "bedrooms", "churches"] = "imagenet"
     factors: Literal["per_step", "shared", "none"] = "per_step"
 
@@ -76,14 +80,15 @@ class DmqOptions(PtqOptions):
 )
 def build(options: DmqOptions, module: nn.Module, request: Request) -> Student:
     """A DMQ student with scales of 1, rounded to nearest, not calibrated."""
-
-    def scaling(source: Source) -> ChannelScaling:
-        by_channel = options.weight_grids == "channel"
-        return ChannelScaling(source, rule=options.weight_init, per_channel=by_channel)
-
+    scaling = partial(
+        ChannelScaling,
+        rule=options.weight_init,
+        per_channel=options.weight_grids == "channel",
+    )
     student = build_ptq_student(options, module, request, scaling=scaling)
     for name, layer in student.low_bit_layers().items():
-        if options.factors != "none" and name.rpartition(".")[2] in SKIPS:
+        source = source_name(student.network, name)
+        if options.factors != "none" and source.rpartition(".")[2] in SKIPS:
             layer.activation = _shifted_table(layer, options, request)
     return student.eval()
 

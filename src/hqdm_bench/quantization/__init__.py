@@ -15,6 +15,7 @@ from hqdm_bench.quantization.composite import (
     composites,
     float_weight,
     make_composite,
+    part_input,
     source_name,
 )
 from hqdm_bench.quantization.concatenation import boundaries
@@ -45,6 +46,7 @@ from hqdm_bench.quantization.learned_scaling import (
     sample_losses,
     scaled_output,
 )
+from hqdm_bench.quantization.lora_weight import LoRAWeight
 from hqdm_bench.quantization.mixed import MIXED_BITS, MixedWeight, channel_bits, kurtosis
 from hqdm_bench.quantization.noise_correction import (
     NoiseCorrection,
@@ -67,7 +69,7 @@ from hqdm_bench.quantization.shifted_table import ShiftedTable
 from hqdm_bench.quantization.step import Blend, Row, StepIndex, row_of
 from hqdm_bench.quantization.surgery import replace
 from hqdm_bench.quantization.threshold_scaling import search_threshold, threshold_scale
-from hqdm_bench.quantization.weight import GridRule, LoRAWeight, StaticWeight, weight_grid
+from hqdm_bench.quantization.weight import GridRule, StaticWeight, weight_grid
 
 __all__ = [
     "MIXED_BITS",
@@ -127,6 +129,7 @@ __all__ = [
     "multiply_weight",
     "official",
     "outlier_channels",
+    "part_input",
     "reduced_sigmas",
     "replace",
     "roles",

@@ -18,6 +18,7 @@ __all__ = [
     "composites",
     "float_weight",
     "make_composite",
+    "part_input",
     "source_name",
 ]
 
@@ -36,6 +37,15 @@ class CompositeLayer(nn.Module, ABC):
         Args:
             child: name of the child.
             weight: float weight of the layer that this one stands in for.
+        """
+
+    @abstractmethod
+    def given(self, child: str, x: Tensor) -> Tensor:
+        """The input of a child.
+
+        Args:
+            child: name of the child.
+            x: input of this layer.
         """
 
     @abstractmethod
@@ -65,9 +75,13 @@ class SplitLayer(CompositeLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sum of what both parts make of their channels."""
+        return self.first(self.given("first", x)) + self.second(self.given("second", x))
+
+    def given(self, child: str, x: Tensor) -> Tensor:
+        """The channels of a half."""
         dim = -1 if self.linear else 1
         first, second = x.split([self.boundary, x.shape[dim] - self.boundary], dim)
-        return self.first(first) + self.second(second)
+        return first if child == "first" else second
 
     def part(self, child: str, weight: Tensor) -> Tensor:
         """The columns of a half."""
@@ -106,8 +120,12 @@ class RepeatedChannels(CompositeLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """What the layer makes of the longer input."""
+        return self.layer(self.given("layer", x))
+
+    def given(self, child: str, x: Tensor) -> Tensor:
+        """The longer input."""
         dim = -1 if self.linear else 1
-        return self.layer(torch.cat([x, x.index_select(dim, self.channels)], dim))
+        return torch.cat([x, x.index_select(dim, self.channels.to(x.device))], dim)
 
     def part(self, child: str, weight: Tensor) -> Tensor:
         """The weight of the longer input, split by the step sizes of the layer."""
@@ -191,8 +209,26 @@ def float_weight(network: nn.Module, teacher: nn.Module, name: str) -> Tensor:
     assert isinstance(weight, Tensor)
     weight = weight.detach()
     for outer, layer in _around(network, name).items():
-        weight = layer.part(name.removeprefix(f"{outer}.").partition(".")[0], weight)
+        weight = layer.part(_child(outer, name), weight)
     return weight
+
+
+def part_input(network: nn.Module, name: str, x: Tensor) -> Tensor:
+    """What a quantized layer is given where the layer that it stands for is given x.
+
+    Args:
+        network: holds the quantized layer.
+        name: of the quantized layer in the network.
+        x: input of the module's layer.
+    """
+    for outer, layer in _around(network, name).items():
+        x = layer.given(_child(outer, name), x)
+    return x
+
+
+def _child(outer: str, name: str) -> str:
+    """Name of the child of a composite layer that holds a layer."""
+    return name.removeprefix(f"{outer}.").partition(".")[0]
 
 
 def _around(network: nn.Module, name: str) -> dict[str, CompositeLayer]:

@@ -11,9 +11,10 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.quantization.adaround import AdaRoundWeight
 from hqdm_bench.quantization.composite import RepeatedChannels, composites
 from hqdm_bench.quantization.layers import QuantizedLayer
+from hqdm_bench.quantization.lora_weight import LoRAWeight
 from hqdm_bench.quantization.policy import LAYERS, TRANSPOSED
 from hqdm_bench.quantization.sizes import FLOAT_BYTES, packed_bytes, table_bytes
-from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight
+from hqdm_bench.quantization.weight import StaticWeight
 
 __all__ = ["coverage"]
 

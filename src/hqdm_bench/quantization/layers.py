@@ -13,9 +13,10 @@ from hqdm_bench.quantization.activation import ActivationQuantizer
 from hqdm_bench.quantization.adaround import AdaRoundWeight
 from hqdm_bench.quantization.channel_scaling import ChannelScaling
 from hqdm_bench.quantization.frozen import FrozenWeight
+from hqdm_bench.quantization.lora_weight import LoRAWeight
 from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.step import StepIndex, row_of
-from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight
+from hqdm_bench.quantization.weight import StaticWeight
 
 __all__ = ["QuantizedLayer"]
 

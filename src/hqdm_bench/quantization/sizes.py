@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from hqdm_bench.quantization.activation import ActivationQuantizer, AffineStatic, AffineTable
 from hqdm_bench.quantization.layers import QuantizedLayer
 from hqdm_bench.quantization.learned import LearnedStep
+from hqdm_bench.quantization.lora_weight import LoRAWeight
 from hqdm_bench.quantization.mixed import MixedWeight
 from hqdm_bench.quantization.shifted_table import ShiftedTable
-from hqdm_bench.quantization.weight import LoRAWeight
 
 __all__ = ["FLOAT_BYTES", "packed_bytes", "table_bytes"]
 

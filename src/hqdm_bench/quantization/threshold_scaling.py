@@ -34,6 +34,7 @@ def search_threshold(
     inputs: Tensor,
     input_max: Tensor,
     bits: tuple[int, int],
+    weight: Tensor | None = None,
     *,
     thresholds: int = THRESHOLDS,
     batch: int = 32,
@@ -49,6 +50,7 @@ def search_threshold(
         inputs: (N, ...) of its inputs, shifted if it will be.
         input_max: (c_in,) largest magnitudes of its input channels.
         bits: of weight and input.
+        weight: of a part of the layer, whose inputs are given; None for the layer's.
         thresholds: how many are tried.
         batch: samples at a time.
 
@@ -58,7 +60,7 @@ def search_threshold(
     Raises:
         BenchError: a layer whose channels cannot be scaled, or no inputs.
     """
-    axis, weight = channel_axis(source), source.weight.detach()
+    axis, weight = channel_axis(source), source.weight.detach() if weight is None else weight
     if not len(inputs):
         raise BenchError("got no inputs to search a threshold on")
 
