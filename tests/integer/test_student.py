@@ -14,7 +14,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.tensors import read_metadata
 from hqdm_bench.distill import calibrate_on_calls
 from hqdm_bench.integer import convert, load, save
-from hqdm_bench.methods import Student, build_student
+from hqdm_bench.methods import Student, build_student, quantize
 from hqdm_bench.models import DDIM, UNet, load_latent_diffusion
 
 TIMES = (1, 501)
@@ -170,6 +170,30 @@ def test_a_layer_above_eight_bits_is_kept_and_said_so(make: Make, calls: Any) ->
     integer(*calls[0])
     with pytest.raises(BenchError, match="integer throughout"):
         save(integer, "never.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("method", "drop", "reason"),
+    [
+        ("smoothquant", False, "its input channels are scaled in floating point"),
+        ("dmq", False, "its input channels are scaled in floating point"),
+        ("dmq", True, "the step size of its input differs between channels"),
+    ],
+)
+def test_layers_with_scales_or_shifts_are_kept_and_said_so(
+    shared_toy: Any, calls: Any, method: str, drop: bool, reason: str
+) -> None:
+    student = quantize(shared_toy.unet, method, "w4a8", timesteps=TIMES, policy="full")
+    calibrate_on_calls(student, calls)
+    for layer in student.low_bit_layers().values():
+        layer.scaling = None if drop else layer.scaling  # of 1 in an untrained DMQ student
+    integer = convert(student, backend="reference")
+    kept = {entry.name for entry in integer.report.kept}
+    skips = {name for name in student.low_bit_layers() if name.endswith("skip_connection")}
+    assert kept == (skips if drop else student.low_bit_layers().keys())
+    assert reason in integer.report.summary()
+    with torch.no_grad():
+        assert relative(integer(*calls[0]), student(*calls[0])) < 1e-5
 
 
 def test_an_integer_student_stays_where_it_is(make: Make, calls: Any) -> None:

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.quantization import (
     Blend,
     ShiftedTable,
     best_exponents,
-    power_of_two_factors,
     vote,
 )
 
 DOUBLE = torch.float64
+LIMITS = (0, 15)
 
 
 @pytest.fixture
@@ -42,19 +43,19 @@ def test_factors_are_the_released_ones(x: Tensor, agreement: float, fifth: float
     scale, zero = grid(x)
     assert scale.item() == pytest.approx(0.19937416486125478, rel=1e-12)
     assert zero == 8
-    factors = power_of_two_factors(x, scale, zero, 4, agreement=agreement)
+    factors = torch.exp2(-vote(best_exponents(x, scale, zero, LIMITS), agreement))
     assert factors.tolist() == [1, 0.5, 0.25, 0.125, fifth, 1]
 
 
 def test_shares_of_the_votes_are_the_released_ones(x: Tensor) -> None:
-    chosen = best_exponents(x, *grid(x), bits=4)
+    chosen = best_exponents(x, *grid(x), limits=LIMITS)
     share = (chosen == vote(chosen, 0.0)).sum(0) / len(x)
     assert share.tolist() == pytest.approx([1.0, 0.9, 0.9, 1.0, 0.5, 0.8])
 
 
 def test_each_sample_takes_the_least_error(x: Tensor) -> None:
     scale, zero = grid(x)
-    chosen = best_exponents(x, scale, zero, bits=4)
+    chosen = best_exponents(x, scale, zero, limits=LIMITS)
     for n in range(0, 20, 5):
         for c in range(6):
             errors = []
@@ -69,9 +70,9 @@ def test_tokens_have_their_channels_last(x: Tensor) -> None:
     tokens = x.flatten(2).transpose(1, 2)
     scale, zero = grid(x)
     assert torch.equal(
-        best_exponents(tokens, scale, zero, 4, axis=-1), best_exponents(x, scale, zero, 4)
+        best_exponents(tokens, scale, zero, LIMITS, axis=-1), best_exponents(x, scale, zero, LIMITS)
     )
-    assert best_exponents(x[:, :, 0, 0], scale, zero, 4).shape == (20, 6)
+    assert best_exponents(x[:, :, 0, 0], scale, zero, LIMITS).shape == (20, 6)
 
 
 def test_a_vote_takes_the_majority_where_it_is_large_enough() -> None:
@@ -86,7 +87,7 @@ def test_a_vote_takes_the_majority_where_it_is_large_enough() -> None:
 def table(x: Tensor, agreement: float = 0.85) -> ShiftedTable:
     quantizer = ShiftedTable(4, 2, 6).double()
     quantizer.initialise(*grid(x), step=1)
-    quantizer.choose_factors(x, 1, agreement)
+    quantizer.choose_factors(quantizer.preferences(x, 1), 1, agreement)
     return quantizer
 
 
@@ -127,8 +128,31 @@ def test_factors_belong_to_a_step(x: Tensor) -> None:
     quantizer = table(x)
     assert quantizer.factors[0].tolist() == [1] * 6
     with pytest.raises(BenchError, match="row 0 has no step size"):
-        quantizer.choose_factors(x, 0)
-    with pytest.raises(BenchError, match="own timesteps"):
-        quantizer(x, Blend(0, 0.5))
+        quantizer.preferences(x, 0)
+    with pytest.raises(BenchError, match="a rotation mixes channels"):
+        quantizer(x, 1, BlockRotation(1, 1))
+    quantizer.initialise(*grid(x), step=0)
+    torch.testing.assert_close(quantizer(x, Blend(0, 0.6)), quantizer(x, 1))  # of the nearer
+    assert not torch.equal(quantizer(x, Blend(0, 0.4)), quantizer(x, 1))
     quantizer.forget()
     assert (quantizer.factors == 1).all()
+
+
+def test_shared_factors_serve_every_step(x: Tensor) -> None:
+    quantizer = ShiftedTable(4, 2, 6, shared=True).double()
+    quantizer.initialise(*grid(x))
+    chosen = torch.cat([quantizer.preferences(x, row) for row in (0, 1)])
+    quantizer.choose_factors(chosen, 0)
+    assert quantizer.factors.shape == (1, 6)
+    assert torch.equal(quantizer(x, 0), quantizer(x, 1))
+    assert torch.equal(quantizer(x, 1), table(x)(x, 1))
+
+
+def test_a_symmetric_grid_has_negative_codes(x: Tensor) -> None:
+    quantizer = ShiftedTable(4, 1, 6, symmetric=True).double()
+    quantizer.initialise(x.abs().max() / 7)
+    quantizer.choose_factors(quantizer.preferences(x, 0), 0)
+    assert quantizer.factors[0, 3] == 0.125
+    step = quantizer.scale.detach() * quantizer.factors[0].view(1, 6, 1, 1)
+    codes = (x / step).round().clamp(-8, 7)
+    torch.testing.assert_close(quantizer(x, 0).detach(), codes * step, rtol=1e-12, atol=0)

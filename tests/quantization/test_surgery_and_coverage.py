@@ -7,9 +7,11 @@ from hqdm_bench.common.seeds import generator as stream
 from hqdm_bench.quantization import (
     AffineStatic,
     AffineTable,
+    ChannelScaling,
     LoRAWeight,
     QuantizedLayer,
     Rotation,
+    ShiftedTable,
     StaticWeight,
     StepIndex,
     SymmetricTable,
@@ -172,6 +174,8 @@ def test_what_cannot_be_quantized_is_counted_by_hand():
         (SymmetricTable(4, 5), 4 * 5),
         (AffineTable(4, 5), 2 * 4 * 5),  # real zero-points
         (AffineTable(4, 5, integer_zero=True), (4 + 1) * 5),
+        (ShiftedTable(4, 5, 12), (4 + 1) * 5 + 5 * 12 // 4),  # two bits a channel and step
+        (ShiftedTable(4, 5, 12, symmetric=True, shared=True), 4 * 5 + 12 // 4),
     ],
 )
 def test_bytes_of_tables_centres_and_signs(activation, expected):
@@ -189,6 +193,15 @@ def test_bytes_of_tables_centres_and_signs(activation, expected):
         centred=True,
     )
     assert table_bytes(layer) == expected + 2 + 4 * 5 * 12
+
+
+@pytest.mark.parametrize(("shifted", "expected"), [(False, 4 * 8), (True, 4 * (8 + 8 + 6 * 9))])
+def test_bytes_of_scales_and_shifts(shifted, expected):
+    source = nn.Conv2d(8, 6, 3)
+    scaling = ChannelScaling(source.weight, False, shifted=shifted)
+    weight = StaticWeight.from_float(source.weight, 4)
+    layer = QuantizedLayer(source, weight, AffineStatic(8), StepIndex([1]), scaling=scaling)
+    assert table_bytes(layer) == 5 + expected
 
 
 @pytest.mark.parametrize(

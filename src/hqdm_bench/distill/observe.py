@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.distill.smoothing import recorded_maxima
+from hqdm_bench.distill.smoothing import recorded_extremes
 from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.methods import Student
 from hqdm_bench.quantization import (
@@ -95,13 +95,13 @@ def run_call(module: nn.Module, call: Call) -> Any:
 
 
 def _smooth(student: Student, calls: Sequence[Call]) -> None:
-    """Set the scales of every layer that has them, by the extremes of its inputs in all calls."""
-    with probing(student, _PassThrough), recorded_maxima(student) as maxima:
-        if not maxima:
+    """Set the scales that calibration sets, by the extremes of the inputs in all calls."""
+    with probing(student, _PassThrough), recorded_extremes(student) as extremes:
+        if not extremes:
             return
         for call in calls:
             run_call(student, call)
-    for found in maxima:
+    for found in extremes:
         found.smooth()
 
 

@@ -11,11 +11,15 @@ from torch import nn
 from hqdm_bench.catalogue import Scale
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import digest
+from hqdm_bench.distill.factors import choose_factors
 from hqdm_bench.distill.observe import Call, calibrate_on_calls
 from hqdm_bench.distill.reconstruction import reconstruct_steps, reconstruct_weights
+from hqdm_bench.distill.scaling import learn_scalings, search_thresholds
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.distill.temporal import reconstruct_temporal
 from hqdm_bench.methods import Calibrate, LearnSteps, RoundTemporal, RoundWeights, Stage, Student
+from hqdm_bench.methods.stage_scaling import ChooseFactors, LearnScaling, SearchThresholds
+from hqdm_bench.quantization import source_name
 
 __all__ = ["RUNNERS", "Work", "post_train", "run_stage"]
 
@@ -57,9 +61,17 @@ class Work:
         return [call for call, time in zip(self.calls, times, strict=True) if time in kept]
 
     def layers(self, leave_out: Sequence[str]) -> list[str]:
-        """Names of the low-bit layers that match none of the patterns."""
-        names = self.student.low_bit_layers()
-        return [name for name in names if not any(fnmatchcase(name, p) for p in leave_out)]
+        """Names of the low-bit layers that match none of the patterns.
+
+        Parts of a layer go by its name in the module.
+        """
+        network = self.student.network
+        sources = {name: source_name(network, name) for name in self.student.low_bit_layers()}
+        return [
+            name
+            for name, source in sources.items()
+            if not any(fnmatchcase(source, pattern) for pattern in leave_out)
+        ]
 
     def _timestep(self, call: Call) -> float:
         if isinstance(call, Mapping):
@@ -170,9 +182,33 @@ def _learn_steps(stage: LearnSteps, work: Work) -> None:
     )
 
 
+def _learn_scaling(stage: LearnScaling, work: Work) -> None:
+    learn_scalings(
+        work.student,
+        work.module,
+        work.chosen_calls(stage.timesteps),
+        stage.scaled(work.scale),
+        seed=work.seed,
+        log=work.log,
+    )
+
+
+def _search_thresholds(stage: SearchThresholds, work: Work) -> None:
+    search_thresholds(
+        work.student, work.module, work.calls, stage.samples, seed=work.seed, log=work.log
+    )
+
+
+def _choose_factors(stage: ChooseFactors, work: Work) -> None:
+    choose_factors(work.student, work.calls, agreement=stage.agreement)
+
+
 RUNNERS: Mapping[type[Stage], Callable[[Any, Work], None]] = {
     Calibrate: _calibrate,
+    ChooseFactors: _choose_factors,
+    LearnScaling: _learn_scaling,
     LearnSteps: _learn_steps,
     RoundTemporal: _round_temporal,
     RoundWeights: _round_weights,
+    SearchThresholds: _search_thresholds,
 }

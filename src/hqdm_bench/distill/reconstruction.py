@@ -70,7 +70,8 @@ def reconstruct_weights(
         calls: arguments of the module, each at one timestep of the student's tables.
         fit: Q-Diffusion's settings if None.
         layers: which layers; all low-bit ones if None.
-        weights: float weights by layer, for layers whose weight is not the teacher's.
+        weights: float weights by layer, for layers whose weight is neither the teacher's nor a part
+            of it (`float_weight`), nor one of these scaled.
         seed: of the batches.
         memory: bytes that are kept for one unit at most.
         log: says which units an earlier run finished, and is told of each that is.

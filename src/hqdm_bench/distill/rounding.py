@@ -10,6 +10,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods import RoundingFit, Student
 from hqdm_bench.quantization import AdaRoundWeight, QuantizedLayer, StaticWeight
 from hqdm_bench.quantization.blocks import Unit
+from hqdm_bench.quantization.composite import float_weight
 
 __all__ = ["learned_rounding", "unit_layers", "weighted_penalty"]
 
@@ -44,7 +45,10 @@ def learned_rounding(
         for name, layer in layers.items():
             assert isinstance(layer.weight, StaticWeight)
             source = (weights or {}).get(name)
-            source = _weight(teacher, name) if source is None else source
+            if source is None and layer.scaling is not None:
+                source = layer.scaling.scaled_weight
+            elif source is None:
+                source = float_weight(student.network, teacher, name)
             weight = AdaRoundWeight.from_static(source.to(layer.weight.scale), layer.weight)
             rounded.append(weight)
             layer.weight = weight
@@ -67,9 +71,3 @@ def weighted_penalty(
         return fit.penalty * torch.stack([weight.penalty(exponent) for weight in rounded]).sum()
 
     return penalty
-
-
-def _weight(teacher: nn.Module, name: str) -> Tensor:
-    weight = teacher.get_submodule(name).weight
-    assert isinstance(weight, Tensor)
-    return weight.detach()

@@ -16,7 +16,14 @@ from hqdm_bench.integer.report import ConversionReport, LayerReport, describe
 from hqdm_bench.integer.spec import LayerSpec
 from hqdm_bench.integer.student import IntegerStudent
 from hqdm_bench.methods import Student
-from hqdm_bench.quantization import AffineTable, ExactInput, QuantizedLayer, StepIndex
+from hqdm_bench.quantization import (
+    AffineTable,
+    ExactInput,
+    QuantizedLayer,
+    ShiftedTable,
+    StaticWeight,
+    StepIndex,
+)
 
 __all__ = ["convert"]
 
@@ -79,6 +86,8 @@ def _obstacle(layer: QuantizedLayer) -> str | None:
         return f"w{layer.weight.bits}a{layer.activation.bits} does not fit bytes"
     if layer.scaling is not None:
         return "its input channels are scaled in floating point before they are quantized"
+    if isinstance(layer.activation, ShiftedTable):
+        return "the step size of its input differs between channels"
     try:
         Geometry.of(layer.geometry, tuple(layer.weight.shape[2:]))
     except ValueError as error:
@@ -118,7 +127,7 @@ def _spec(layer: QuantizedLayer) -> LayerSpec:
     return LayerSpec(
         Geometry.of(layer.geometry, tuple(layer.weight.shape[2:])),
         tuple(layer.weight.shape),
-        layer.weight.bits,
+        _code_bits(layer),
         layer.weight.steps,
         low,
         high,
@@ -128,12 +137,18 @@ def _spec(layer: QuantizedLayer) -> LayerSpec:
     )
 
 
+def _code_bits(layer: QuantizedLayer) -> int:
+    """Bits of a stored code: where channels have different bits, those of the widest."""
+    weight = layer.weight
+    return weight.code_bits if isinstance(weight, StaticWeight) else weight.bits
+
+
 def _tensors(layer: QuantizedLayer) -> Mapping[str, Tensor]:
     weight = layer.weight
     steps = weight.steps
     scale = weight.scale.detach()
     if steps is None:
-        packed, scale = pack(weight.effective_codes(), weight.bits), scale.flatten()
+        packed, scale = pack(weight.effective_codes(), _code_bits(layer)), scale.flatten()
     else:
         rows = [pack(weight.effective_codes(row), weight.bits) for row in range(steps)]
         packed, scale = torch.stack(rows), scale.flatten(1)

@@ -1,6 +1,7 @@
 """Packed students on disk: weights at their true width, everything else in the same file."""
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from hqdm_bench.integer.spec import LayerSpec
 from hqdm_bench.integer.student import IntegerStudent
 from hqdm_bench.methods import get_method, read_request, student_header
 from hqdm_bench.methods.storage import CORRECTION
-from hqdm_bench.quantization import NoiseCorrection, StepIndex, replace
+from hqdm_bench.quantization import (
+    NoiseCorrection,
+    RepeatedChannels,
+    StepIndex,
+    composites,
+    make_composite,
+    replace,
+)
 
 __all__ = ["byte_report", "load", "save"]
 
@@ -53,6 +61,9 @@ def save(student: IntegerStudent, path: Path | str, **metadata: Any) -> dict[str
         "packed_format": FORMAT,
         **student_header(student),
         "between": student.step.between,
+        "composites": {
+            name: layer.description() for name, layer in composites(student.network).items()
+        },
         "layers": {name: layer.spec.asdict() for name, layer in student.integer_layers().items()},
     }
     tensors = student.network.state_dict()
@@ -84,6 +95,8 @@ def load(path: Path | str, module: nn.Module, backend: Backend = "auto") -> Inte
     tensors = {key: value.to(kernel.device) for key, value in tensors.items()}
     correction = _correction(tensors, header.get("noise_correction"))
     network = copy.deepcopy(module).to(kernel.device)
+    for name, entry in header.get("composites", {}).items():
+        replace(network, name, make_composite(entry))
     layers: dict[str, IntegerLayer] = {}
     for name, entry in header["layers"].items():
         own = _below(tensors, f"{name}.")
@@ -143,6 +156,10 @@ def byte_report(student: IntegerStudent) -> dict[str, int]:
         for key, tensor in layer.state_dict().items():
             found[parts.get(key, "tables")] += tensor.numel() * tensor.element_size()
         entries += layer.weight_codes().numel() + (0 if layer.bias is None else len(layer.bias))
+    for name, repeated in composites(student.network).items():
+        if isinstance(repeated, RepeatedChannels):  # the network itself has these channels once
+            shape = layers[f"{name}.layer"].spec.shape
+            entries -= len(repeated.channels) * (math.prod(shape) // shape[1] + 1)
     rest = {
         key: tensor
         for key, tensor in student.network.state_dict().items()

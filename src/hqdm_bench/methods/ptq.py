@@ -1,8 +1,10 @@
 """Building a student that is calibrated and not trained: what the post-training methods share."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import nn
@@ -10,6 +12,7 @@ from torch import nn
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.options import MethodOptions, text_option
+from hqdm_bench.methods.ptq_layers import LayerMaker, MakeScaling
 from hqdm_bench.methods.qat import STATIC_BITS
 from hqdm_bench.methods.request import Request
 from hqdm_bench.methods.stages import Calibrate, Stage
@@ -19,10 +22,9 @@ from hqdm_bench.quantization import (
     AffineStatic,
     ExactInput,
     LearnedStep,
-    QuantizedLayer,
     Role,
-    StaticWeight,
     StepIndex,
+    boundaries,
     check_policy,
     replace,
     roles,
@@ -47,6 +49,16 @@ class PtqOptions(MethodOptions):
         activation_steps: ``per_step``, one range for every timestep of the tables, or ``shared``,
             one for all.
         steps: row of the tables at a timestep they have no row for, see `QatOptions`.
+        split: layers of a UNet whose input is a concatenation, as two with grids of their own, see
+            `boundaries`: ``skip``, the skip connections, as Q-Diffusion and DMQ release it (the
+            policy must quantize them, ``official`` does not); ``all``, the first convolutions of
+            these blocks, too; ``none``.
+        outlier_split: outlier channel splitting (Zhao et al., ICML 2019): this percentage of the
+            input channels of every low-bit layer, those with the largest weights, is given twice.
+        mixed: bits of the output channels of a low-bit layer: ``none``, all alike, or ``kurtosis``,
+            a bit more for the tenth with the heaviest tails and a bit less for as many, if that
+            lowers the error of the weight (MPQ-DM). Weights of 2 and 8 bits stay as they are:
+            less or more does not exist, and the mean is kept.
     """
 
     policy: str = text_option("official", check_policy, POLICY_SAYS)
@@ -56,6 +68,9 @@ class PtqOptions(MethodOptions):
     activation_range: Literal["mse", "minmax", "ema", "ema_zero"] = "mse"
     activation_steps: Literal["per_step", "shared"] = "per_step"
     steps: Literal["pick", "interpolate", "by_timestep"] = "pick"
+    split: Literal["none", "skip", "all"] = "none"
+    outlier_split: Literal[0, 1, 2, 5, 10] = 0
+    mixed: Literal["none", "kurtosis"] = "none"
 
     def stages(self) -> tuple[Stage, ...]:
         """Ranges alone."""
@@ -72,6 +87,7 @@ def build_ptq_student(
     module: nn.Module,
     request: Request,
     activation: Callable[[int], ActivationQuantizer] | None = None,
+    scaling: MakeScaling | None = None,
 ) -> Student:
     """Copy a module and put quantized layers in, weights rounded to nearest, nothing trainable.
 
@@ -83,45 +99,71 @@ def build_ptq_student(
         request: bits and step table.
         activation: makes the input quantizer of a low-bit layer, and of one with an 8-bit input,
             from its bits; None for the one that the options say.
+        scaling: makes the scaling of a low-bit layer's input channels from its float weight and
+            whether it is linear; None for none.
 
     Raises:
-        BenchError: full-precision bits, or a layer the policy selects cannot be quantized.
+        BenchError: full-precision bits, a layer the policy selects cannot be quantized, or options
+            that exclude each other.
     """
     if request.bits.full_precision:
         raise BenchError(f"this method quantizes; {request.bits} goes with method 'fp'")
+    if options.mixed != "none" and options.weight_grids != "channel":
+        raise BenchError(
+            f"mixed '{options.mixed}' gives channels different bits, which takes a grid for each; "
+            "set weight_grids 'channel'"
+        )
     step = StepIndex(request.timesteps, options.steps)
     network = copy.deepcopy(module).requires_grad_(False).eval()
+    joints = boundaries(network, options.split)
+    layers = _makers(options, request, activation, scaling, step)
     for name, role in roles(options.policy, network).items():
         if role == "full_precision":
             continue
         source = network.get_submodule(name)
         assert isinstance(source, (nn.Conv1d, nn.Conv2d, nn.Linear))
-        low_bit = role != "static_8bit"
-        quantizer = _quantizer(role, options, request, activation)
-        weight = StaticWeight.from_float(
-            source.weight,
-            request.bits.weight if low_bit else STATIC_BITS,
-            options.weight_init,
-            per_channel=options.weight_grids == "channel",
-        )
-        layer = QuantizedLayer(source, weight, quantizer, step, low_bit=low_bit)
-        replace(network, name, layer.to(source.weight).requires_grad_(False))
+        made = layers[role].make(source, joints.get(name))
+        replace(network, name, made.to(source.weight).requires_grad_(False))
     return Student(network, step, options, request).eval()
 
 
-def _quantizer(
-    role: Role,
+def _makers(
     options: PtqOptions,
     request: Request,
     activation: Callable[[int], ActivationQuantizer] | None,
-) -> ActivationQuantizer:
-    """What quantizes the input of a layer."""
-    if role == "static_8bit":
-        return AffineStatic(STATIC_BITS)
-    if role == "weight_only":
-        return ExactInput()
-    bits = STATIC_BITS if role == "input_8bit" else request.bits.activation
-    if activation is not None:
-        return activation(bits)
+    scaling: MakeScaling | None,
+    step: StepIndex,
+) -> dict[Role, LayerMaker]:
+    """What becomes of a layer by its role."""
+    make = activation or partial(_activation, options, request)
+    low_bit = LayerMaker(
+        weight_bits=request.bits.weight,
+        weight_init=options.weight_init,
+        per_channel=options.weight_grids == "channel",
+        activation=partial(make, request.bits.activation),
+        step=step,
+        low_bit=True,
+        mixed=options.mixed == "kurtosis",
+        outlier_split=options.outlier_split,
+        scaling=scaling,
+    )
+    static = dataclasses.replace(
+        low_bit,
+        weight_bits=STATIC_BITS,
+        activation=partial(AffineStatic, STATIC_BITS),
+        low_bit=False,
+        mixed=False,
+        outlier_split=0,
+        scaling=None,
+    )
+    return {
+        "low_bit": low_bit,
+        "static_8bit": static,
+        "weight_only": dataclasses.replace(low_bit, activation=ExactInput, scaling=None),
+        "input_8bit": dataclasses.replace(low_bit, activation=partial(make, STATIC_BITS)),
+    }
+
+
+def _activation(options: PtqOptions, request: Request, bits: int) -> LearnedStep:
     rows = request.steps if options.activation_steps == "per_step" else 1
     return LearnedStep(bits, rows, symmetric=options.activation_grid == "symmetric")

@@ -16,7 +16,6 @@ from hqdm_bench.methods.request import Request
 from hqdm_bench.quantization import (
     ActivationQuantizer,
     AffineStatic,
-    ChannelScaling,
     ExactInput,
     LoRAWeight,
     QuantizedLayer,
@@ -46,8 +45,6 @@ class InputTransform:
         centre: subtract the mean of each channel at each step, measured in calibration, and add it
             again after the quantizer.
         measured_scope: calibration decides, layer by layer, whether to rotate.
-        smoothing: alpha of SmoothQuant: the input channels are divided by scales that calibration
-            sets and that the weight takes up; None for no scales.
     """
 
     rotation: Rotation | None = None
@@ -55,7 +52,6 @@ class InputTransform:
     rotate_weight: bool = False
     centre: bool = False
     measured_scope: bool = False
-    smoothing: float | None = None
 
     def __post_init__(self) -> None:
         turned = self.random_signs or self.rotate_weight or self.measured_scope
@@ -63,10 +59,6 @@ class InputTransform:
             raise BenchError(
                 "random signs, a rotated weight and a measured scope need a rotation along the "
                 "channels; set axis to 'channel' and scope to something other than 'none'"
-            )
-        if self.smoothing is not None and (self.rotation is not None or self.centre):
-            raise BenchError(
-                "scaled input channels go with neither a rotation nor a centre; take one of them"
             )
 
 
@@ -130,9 +122,6 @@ def _low_bit_layer(
     if transform.random_signs and order:
         signs = _random_signs(channels, generator("hadamard-signs", request.seed, name)).to(weight)
     rotate_weight = transform.rotate_weight and order > 0
-    scaling = None
-    if transform.smoothing is not None:
-        scaling = ChannelScaling(source, transform.smoothing, options.weight_init)
     lora = LoRAWeight.from_float(
         fold(weight, order, signs) if rotate_weight else weight,
         request.bits.weight,
@@ -153,7 +142,6 @@ def _low_bit_layer(
         weight_is_rotated=rotate_weight,
         centred=transform.centre,
         chooses=transform.measured_scope and order > 0,
-        scaling=scaling,
     )
 
 

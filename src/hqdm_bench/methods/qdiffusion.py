@@ -41,7 +41,7 @@ class QDiffusionOptions(PtqOptions):
     def presets(cls) -> dict[str, Any]:
         """The released scripts, and the text."""
         bedrooms = cls(activation_grid="symmetric", activation_range="ema")
-        return {"as_code": cls(), "as_code_bedrooms": bedrooms, "as_paper": cls()}
+        return {"as_code": cls(), "as_code_bedrooms": bedrooms, "as_paper": cls(split="skip")}
 
     def stages(self) -> tuple[Stage, ...]:
         """Rounding with exact inputs, ranges, step sizes."""

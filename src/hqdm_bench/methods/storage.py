@@ -12,6 +12,7 @@ from hqdm_bench.common.tensors import read_tensors, write_tensors
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.registry import get_method
 from hqdm_bench.methods.request import Request
+from hqdm_bench.quantization import composites
 
 __all__ = [
     "CORRECTION",
@@ -138,6 +139,8 @@ def load_state(student: Student, tensors: Mapping[str, Tensor]) -> None:
 def student_state(student: Student) -> dict[str, Tensor]:
     """State of the quantized layers by their names in the network, and the noise correction's.
 
+    What holds several of these layers has buffers of its own.
+
     Args:
         student: any.
     """
@@ -146,6 +149,8 @@ def student_state(student: Student) -> dict[str, Tensor]:
         for name, layer in student.quantized_layers().items()
         for key, value in layer.state_dict(prefix=f"{name}.").items()
     }
+    for name, composite in composites(student.network).items():
+        state |= {f"{name}.{key}": value for key, value in composite.named_buffers(recurse=False)}
     if student.noise_correction is not None:
         state |= student.noise_correction.state_dict(prefix=CORRECTION)
     return state

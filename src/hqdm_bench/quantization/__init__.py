@@ -8,6 +8,17 @@ from hqdm_bench.quantization.activation import (
 )
 from hqdm_bench.quantization.adaround import AdaRoundWeight, BetaSchedule
 from hqdm_bench.quantization.channel_scaling import ChannelScaling
+from hqdm_bench.quantization.composite import (
+    CompositeLayer,
+    RepeatedChannels,
+    SplitLayer,
+    composites,
+    float_weight,
+    make_composite,
+    part_input,
+    source_name,
+)
+from hqdm_bench.quantization.concatenation import boundaries
 from hqdm_bench.quantization.coverage import coverage
 from hqdm_bench.quantization.equivalent_scaling import (
     channel_axis,
@@ -36,6 +47,8 @@ from hqdm_bench.quantization.learned_scaling import (
     sample_losses,
     scaled_output,
 )
+from hqdm_bench.quantization.lora_weight import LoRAWeight
+from hqdm_bench.quantization.mixed import MIXED_BITS, MixedWeight, channel_bits, kurtosis
 from hqdm_bench.quantization.noise_correction import (
     NoiseCorrection,
     error_noise_gain,
@@ -49,17 +62,20 @@ from hqdm_bench.quantization.observers import (
     MseObserver,
     Observer,
 )
+from hqdm_bench.quantization.outlier_split import outlier_channels, split_channels
 from hqdm_bench.quantization.policies import POLICIES, Role, full, official
 from hqdm_bench.quantization.policy import POLICY_SAYS, check_policy, roles
-from hqdm_bench.quantization.power_of_two import best_exponents, power_of_two_factors, vote
+from hqdm_bench.quantization.power_of_two import best_exponents, vote
 from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.shifted_table import ShiftedTable
 from hqdm_bench.quantization.step import Blend, Row, StepIndex, row_of
 from hqdm_bench.quantization.surgery import replace
 from hqdm_bench.quantization.temporal_block import TEMPORAL, TemporalBlock, find_temporal_block
-from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight, weight_grid
+from hqdm_bench.quantization.threshold_scaling import search_threshold, threshold_scale
+from hqdm_bench.quantization.weight import GridRule, StaticWeight, weight_grid
 
 __all__ = [
+    "MIXED_BITS",
     "POLICIES",
     "POLICY_SAYS",
     "TEMPORAL",
@@ -70,56 +86,72 @@ __all__ = [
     "BetaSchedule",
     "Blend",
     "ChannelScaling",
+    "CompositeLayer",
     "EmaObserver",
     "ExactInput",
     "Grid",
+    "GridRule",
     "LearnedStep",
     "LoRAWeight",
     "MakeObserver",
     "MinMaxObserver",
+    "MixedWeight",
     "MseObserver",
     "NoiseCorrection",
     "NoiseError",
     "Observer",
     "QuantizedLayer",
+    "RepeatedChannels",
     "Role",
     "Rotation",
     "Row",
     "ScalingSettings",
     "ShiftedTable",
+    "SplitLayer",
     "StaticWeight",
     "StepIndex",
     "SymmetricTable",
     "TemporalBlock",
     "TimestepWeights",
     "best_exponents",
+    "boundaries",
     "channel_axis",
+    "channel_bits",
     "channel_maxima",
     "check_policy",
+    "composites",
     "coverage",
     "divide_input",
     "dynamic_fake_quantize",
     "error_noise_gain",
     "fake_quantize",
     "find_temporal_block",
+    "float_weight",
     "full",
+    "kurtosis",
     "learn_scaling",
     "lora_fake_quantize",
+    "make_composite",
     "minmax_grid",
     "mse_grid",
     "multiply_weight",
     "official",
-    "power_of_two_factors",
+    "outlier_channels",
+    "part_input",
     "reduced_sigmas",
     "replace",
     "roles",
     "row_of",
     "sample_losses",
     "scaled_output",
+    "search_threshold",
     "smoothing_scale",
+    "source_name",
+    "split_channels",
     "symmetric_limit",
     "symmetric_max_scale",
     "symmetric_mse_scale",
+    "threshold_scale",
     "vote",
     "weight_grid",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.quantization.grid import Grid, check_weight_bits
+from hqdm_bench.quantization.mixed import MixedWeight, highest_codes
 from hqdm_bench.quantization.reference import clip
 from hqdm_bench.quantization.step import Row
 from hqdm_bench.quantization.weight import GridRule, StaticWeight, weight_grid
@@ -84,6 +85,7 @@ class AdaRoundWeight(nn.Module):
         weight: (c_out, c_in, ...) float weight W.
         grid: scale and zero-point shaped (c_out, 1, ...).
         bits: b, 2 to 8.
+        widths: (c_out,) bits of the channels where they differ, see `MixedWeight`.
 
     Attributes:
         rounding: V, shaped like the weight.
@@ -93,8 +95,9 @@ class AdaRoundWeight(nn.Module):
     floor: Tensor
     scale: Tensor
     zero: Tensor
+    channel_bits: Tensor | None
 
-    def __init__(self, weight: Tensor, grid: Grid, bits: int) -> None:
+    def __init__(self, weight: Tensor, grid: Grid, bits: int, widths: Tensor | None = None) -> None:
         super().__init__()
         self.bits = check_weight_bits(bits)
         self.steps: int | None = None
@@ -104,6 +107,7 @@ class AdaRoundWeight(nn.Module):
         self.register_buffer("floor", floor.to(torch.int32))
         self.register_buffer("scale", grid.scale.detach().clone())
         self.register_buffer("zero", grid.zero.detach().clone())
+        self.register_buffer("channel_bits", widths)
         self.rounding = nn.Parameter(rounding_start(weight / grid.scale - floor))
 
     @classmethod
@@ -127,7 +131,8 @@ class AdaRoundWeight(nn.Module):
                 f"a weight of shape {tuple(weight.shape)} cannot be rounded on the grid of one of "
                 f"shape {tuple(static.shape)}; give the weight the layer was quantized from"
             )
-        return cls(weight, Grid(static.scale, static.zero), static.bits)
+        widths = static.channel_bits if isinstance(static, MixedWeight) else None
+        return cls(weight, Grid(static.scale, static.zero), static.bits, widths)
 
     @property
     def shape(self) -> torch.Size:
@@ -141,7 +146,8 @@ class AdaRoundWeight(nn.Module):
     def effective_codes(self, row: Row = 0) -> Tensor:
         """Integer codes 0..2^b - 1 of the sides taken now, shaped like the weight."""
         up = (self.rounding.detach() >= 0).to(self.floor.dtype)
-        codes = (self.floor + up + self.zero.to(self.floor.dtype)).clamp_(0, self._levels)
+        codes = self.floor + up + self.zero.to(self.floor.dtype)
+        codes = codes.clamp_(min=0).clamp_(max=self._levels)
         return codes.to(torch.uint8) if self.bits <= 8 else codes
 
     def forward(self, row: Row = 0) -> Tensor:
@@ -153,11 +159,16 @@ class AdaRoundWeight(nn.Module):
 
     def commit(self) -> StaticWeight:
         """The weight with every side taken."""
-        return StaticWeight(self.effective_codes(), Grid(self.scale, self.zero), self.bits)
+        codes, grid = self.effective_codes(), Grid(self.scale, self.zero)
+        if self.channel_bits is None:
+            return StaticWeight(codes, grid, self.bits)
+        return MixedWeight(codes, grid, self.bits, self.channel_bits)
 
     @property
-    def _levels(self) -> int:
-        return int(2**self.bits - 1)
+    def _levels(self) -> int | Tensor:
+        if self.channel_bits is None:
+            return int(2**self.bits - 1)
+        return highest_codes(self.channel_bits, self.floor.dim())
 
     def extra_repr(self) -> str:
         """Shown by print()."""

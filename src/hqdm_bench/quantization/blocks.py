@@ -11,6 +11,8 @@ from typing import Any, Literal
 from torch import nn
 
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.quantization.composite import CompositeLayer
+from hqdm_bench.quantization.layers import QuantizedLayer
 
 __all__ = ["BLOCKS", "Kind", "Unit", "find_units", "in_call_order"]
 
@@ -33,7 +35,8 @@ class Unit:
 
     Attributes:
         name: dotted name of its module.
-        kind: of block, or a single ``layer``; a ``temporal`` one is a `TemporalBlock`.
+        kind: of block, or a single ``layer``, which may be a composite one; a ``temporal`` one is
+            a `TemporalBlock`.
         layers: dotted names of the layers in it that are reconstructed, in module order.
     """
 
@@ -46,7 +49,8 @@ def find_units(network: nn.Module, layers: Collection[str]) -> list[Unit]:
     """Units that together hold each of the layers once, in module order.
 
     The outermost block wins: the attention within a transformer block is part of it. A block of
-    which no layer is asked for is no unit.
+    which no layer is asked for is no unit. A composite layer stands for the layers it is made of,
+    and is one unit where no block holds it.
 
     Args:
         network: whose units; the layers may already be quantized ones.
@@ -59,7 +63,17 @@ def find_units(network: nn.Module, layers: Collection[str]) -> list[Unit]:
     missing = sorted(wanted - {name for name, _ in network.named_modules()})
     if missing:
         raise BenchError(f"{type(network).__name__} has no layer '{missing[0]}' to reconstruct")
+    for name in layers:
+        parts = network.get_submodule(name)
+        if isinstance(parts, CompositeLayer):
+            wanted.remove(name)
+            wanted.update(_quantized(parts, name))
     return list(_walk(network, "", wanted))
+
+
+def _quantized(module: nn.Module, name: str) -> list[str]:
+    found = module.named_modules(prefix=name)
+    return [path for path, layer in found if isinstance(layer, QuantizedLayer)]
 
 
 def _walk(module: nn.Module, name: str, wanted: set[str]) -> Iterator[Unit]:
@@ -70,6 +84,8 @@ def _walk(module: nn.Module, name: str, wanted: set[str]) -> Iterator[Unit]:
         return
     children = dict(module.named_children())
     kind = next((kind for kind, parts in BLOCKS if parts <= children.keys()), None)
+    if isinstance(module, CompositeLayer):
+        kind = "layer"
     if kind is None:
         for own_name, child in children.items():
             yield from _walk(child, f"{name}.{own_name}" if name else own_name, wanted)

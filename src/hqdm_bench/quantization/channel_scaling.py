@@ -1,9 +1,15 @@
-"""Equivalent scaling inside a quantized layer: its input is divided, its weight was multiplied."""
+"""An equivalent transformation inside a quantized layer: its input channels shifted and scaled.
 
+The input is divided by tau and the weight was multiplied by it (`equivalent_scaling`). A shift z is
+subtracted from the input before, and what the layer makes of z is added to the output, computed
+with the float weight, so that the shift meets no rounding (Outlier Suppression+, Wei et al., EMNLP
+2023, arXiv 2304.09145, Eq. 4).
+"""
+
+import torch
 from torch import Tensor, nn
 
 from hqdm_bench.quantization.equivalent_scaling import (
-    channel_axis,
     channel_maxima,
     divide_input,
     multiply_weight,
@@ -15,48 +21,67 @@ __all__ = ["ChannelScaling"]
 
 
 class ChannelScaling(nn.Module):
-    """tau of one layer, 1 until it is set, and the float weight from which tau W is made.
+    """tau and z of one layer, 1 and 0 until they are set, and the float weight.
 
-    The weight is only needed until the layer is calibrated and is part of no file.
+    The float weight, from which tau W is made, is part of no file: a student is built from the
+    module it was made of, which has it.
 
     Args:
-        source: the layer to be quantized.
-        alpha: of SmoothQuant's formula, which calibration applies.
+        weight: float weight of the layer, (c_out, c_in, ...).
+        linear: whether the channels are the last axis of the input, otherwise axis 1.
+        alpha: of SmoothQuant's formula, which calibration applies; None where tau is learned.
         rule: range search of tau W.
-
-    Raises:
-        BenchError: a layer whose input channels cannot be scaled.
+        per_channel: one grid an output channel of tau W; otherwise one for all.
+        shifted: subtract a shift, too.
     """
 
     tau: Tensor
     weight: Tensor
+    shift: Tensor | None
+    taps: Tensor | None
 
     def __init__(
         self,
-        source: nn.Conv1d | nn.Conv2d | nn.Linear,
-        alpha: float = 0.5,
+        weight: Tensor,
+        linear: bool,
+        alpha: float | None = None,
         rule: GridRule = "max",
+        *,
+        per_channel: bool = True,
+        shifted: bool = False,
     ) -> None:
         super().__init__()
-        self.axis = channel_axis(source)
+        self.axis = -1 if linear else 1
         self.alpha = alpha
         self.rule: GridRule = rule
-        weight = source.weight.detach()
+        self.per_channel = per_channel
+        weight = weight.detach()
+        channels = weight.shape[1]
         self.register_buffer("weight", weight.clone(), persistent=False)
-        self.register_buffer("tau", weight.new_ones(weight.shape[1]))
+        self.register_buffer("tau", weight.new_ones(channels))
+        self.register_buffer("shift", weight.new_zeros(channels) if shifted else None)
+        # What z contributes to the output, by output channel and place in the kernel.
+        taps = torch.zeros_like(weight[:, :1] if weight.dim() > 2 else weight[:, 0])
+        self.register_buffer("taps", taps if shifted else None)
 
     def smoothing(self, input_max: Tensor) -> Tensor:
-        """(c_in,) SmoothQuant's tau over its geometric mean.
-
-        A factor common to all channels changes no code of weight or input. Taking it out leaves the
-        weights of the size that learning rates are made for.
+        """(c_in,) SmoothQuant's tau.
 
         Args:
-            input_max: (c_in,) largest magnitudes of the input channels.
+            input_max: (c_in,) largest magnitudes of the input channels, shifted.
         """
-        weight_max = channel_maxima(self.weight, 1)
-        tau = smoothing_scale(input_max.to(self.tau), weight_max, self.alpha)
-        return tau / tau.double().log().mean().exp().to(tau)
+        assert self.alpha is not None
+        maxima = channel_maxima(self.weight, 1)
+        return smoothing_scale(input_max.to(self.tau), maxima, self.alpha)
+
+    @torch.no_grad()
+    def set_shift(self, shift: Tensor) -> None:
+        """Subtract another shift, (c_in,), from now on; only for a layer with one."""
+        assert self.shift is not None
+        assert self.taps is not None
+        self.shift.copy_(shift)
+        product = multiply_weight(self.weight.double(), self.shift.double()).sum(1)
+        self.taps.copy_(product.view(self.taps.shape))
 
     @property
     def scaled_weight(self) -> Tensor:
@@ -64,9 +89,13 @@ class ChannelScaling(nn.Module):
         return multiply_weight(self.weight, self.tau)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return X / tau."""
+        """Return (X - z) / tau."""
+        if self.shift is not None:
+            dims = 0 if self.axis == -1 else x.dim() - 2
+            x = x - self.shift.view(-1, *[1] * dims)
         return divide_input(x, self.tau, self.axis)
 
     def extra_repr(self) -> str:
         """Shown by print()."""
-        return f"channels={len(self.tau)}, alpha={self.alpha}"
+        shifted = self.shift is not None
+        return f"channels={len(self.tau)}, alpha={self.alpha}, shifted={shifted}"

@@ -9,14 +9,17 @@ from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.quantization.adaround import AdaRoundWeight
+from hqdm_bench.quantization.composite import RepeatedChannels, composites
 from hqdm_bench.quantization.layers import QuantizedLayer
+from hqdm_bench.quantization.lora_weight import LoRAWeight
 from hqdm_bench.quantization.quantizable import LAYERS, TRANSPOSED
 from hqdm_bench.quantization.sizes import FLOAT_BYTES, packed_bytes, table_bytes
-from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight
+from hqdm_bench.quantization.weight import StaticWeight
 
 __all__ = ["coverage"]
 
 FLOAT_BITS = 32
+INDEX_BYTES = 4
 
 
 def coverage(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
@@ -25,7 +28,8 @@ def coverage(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> dic
     Counts convolutions, transposed ones too, linear layers and the projections of
     nn.MultiheadAttention. Products inside attention are not layers and are not counted, nor are
     rotations, norms and whatever a quantizer computes. Low-rank factors are merged before use and
-    add nothing, except where the weight has a step size for every step.
+    add nothing, except where the weight has a step size for every step. A weight whose channels
+    have different bits counts at their mean.
 
     Args:
         model: a model with or without `QuantizedLayer` in it, ready to run (calibrated, step set).
@@ -38,12 +42,14 @@ def coverage(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> dic
         layers whose role is low_bit, at whatever bits, which at w8a8 the widths cannot tell from
         those fixed at 8 bits; ``macs``; ``weights``; ``bops``, bit operations,
         the sum of macs * weight bits * activation bits; ``weight_bytes``, codes packed without
-        gaps and float32 elsewhere; ``float_weight_bytes``, all in float32; ``grid_bytes``, a
+        gaps and float32 elsewhere; ``float_weight_bytes``, all in float32, those of repeated
+        channels once; ``grid_bytes``, a
         float32 step size and a one-byte zero-point an output channel of the quantized layers;
         ``table_bytes``, what else these layers need at inference: activation step sizes and
         zero-points of all steps (real ones in float32, integers at their bits), centres and their
         products in float32, signs at a bit, and, of weights with a step size for every step, those
         beyond the first and the smaller of codes for every step or what the codes are made from;
+        and the numbers of repeated channels;
         ``uncounted_weights``, entries of parameters with two or more axes that belong to no counted
         layer, such as embeddings and recurrent layers.
 
@@ -73,7 +79,7 @@ def coverage(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> dic
         "by_bits": {bits: {**group, **_shares(group, totals)} for bits, group in groups.items()},
         "low_bit": _shares(low_bit, totals),
         **totals,
-        **_bytes(layers.values()),
+        **_bytes(model, layers.values()),
         "uncounted_weights": _uncounted(model, layers.values()),
     }
 
@@ -85,7 +91,7 @@ def _shares(part: Mapping[str, int], totals: Mapping[str, int]) -> dict[str, flo
     }
 
 
-def _bytes(layers: Iterable[nn.Module]) -> dict[str, int]:
+def _bytes(model: nn.Module, layers: Iterable[nn.Module]) -> dict[str, int]:
     found = {"weight_bytes": 0, "float_weight_bytes": 0, "grid_bytes": 0, "table_bytes": 0}
     for layer in layers:
         found["weight_bytes"] += packed_bytes(_weights(layer), _bits(layer)[0])
@@ -93,6 +99,10 @@ def _bytes(layers: Iterable[nn.Module]) -> dict[str, int]:
         if isinstance(layer, QuantizedLayer):
             found["grid_bytes"] += (FLOAT_BYTES + 1) * layer.weight.shape[0]
             found["table_bytes"] += table_bytes(layer)
+    for repeated in composites(model).values():
+        if isinstance(repeated, RepeatedChannels):
+            found["float_weight_bytes"] -= FLOAT_BYTES * repeated.extra_weights
+            found["table_bytes"] += INDEX_BYTES * len(repeated.channels)
     return found
 
 

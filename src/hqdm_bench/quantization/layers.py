@@ -13,9 +13,10 @@ from hqdm_bench.quantization.activation import ActivationQuantizer
 from hqdm_bench.quantization.adaround import AdaRoundWeight
 from hqdm_bench.quantization.channel_scaling import ChannelScaling
 from hqdm_bench.quantization.frozen import FrozenWeight
+from hqdm_bench.quantization.lora_weight import LoRAWeight
 from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.step import StepIndex, row_of
-from hqdm_bench.quantization.weight import LoRAWeight, StaticWeight
+from hqdm_bench.quantization.weight import StaticWeight
 
 __all__ = ["QuantizedLayer"]
 
@@ -42,7 +43,8 @@ class QuantizedLayer(nn.Module):
         chooses: calibration decides whether this layer rotates at all, by what it measures.
         low_bit: whether the layer has the low bits of its student rather than a fixed width; None
             takes a weight with a low-rank update for low-bit and any other for fixed.
-        scaling: divides the input channels before anything else; `rescale` multiplies the weight.
+        scaling: shifts and divides the input channels before anything else; `rescale` multiplies
+            the weight.
 
     Raises:
         BenchError: another kind of layer, a grouped convolution, or padding other than zeros.
@@ -140,7 +142,7 @@ class QuantizedLayer(nn.Module):
         own = {"centre": self.centre, "rotates_input": self.rotates_input}
         ranges = {f"activation.{key}": value for key, value in self.activation.named_buffers()}
         if self.scaling is not None:  # its weight was quantized again for it
-            own["scaling.tau"] = self.scaling.tau
+            own |= {f"scaling.{key}": value for key, value in self.scaling.state_dict().items()}
             own |= {f"weight.{key}": value for key, value in self.weight.named_buffers()}
         return ranges | {key: value for key, value in own.items() if value is not None}
 
@@ -152,16 +154,16 @@ class QuantizedLayer(nn.Module):
             tau: (c_in,).
 
         Raises:
-            BenchError: the layer was built without a scaling, or its rounding is being learned.
+            BenchError: the layer was built without a scaling, or its weight is being learned.
         """
         if self.scaling is None:
             raise BenchError("this layer's input channels are not scaled; build it with a scaling")
-        if isinstance(self.weight, AdaRoundWeight):
-            raise BenchError(
-                "scale the input channels before the rounding of the weight is learned"
-            )
+        if not isinstance(self.weight, StaticWeight):
+            raise BenchError("scale the input channels before the weight is learned")
         self.scaling.tau.copy_(tau)
-        self.weight.requantize(self.scaling.scaled_weight, self.scaling.rule)
+        self.weight.requantize(
+            self.scaling.scaled_weight, self.scaling.rule, per_channel=self.scaling.per_channel
+        )
         self.unfreeze()
 
     def quantizer_input(self, x: Tensor) -> Tensor:
@@ -238,10 +240,16 @@ class QuantizedLayer(nn.Module):
         return centre if self.linear else centre.view(1, -1, *[1] * (x.dim() - 2))
 
     def _operate(self, x: Tensor, weight: Tensor) -> Tensor:
+        taps = None if self.scaling is None else self.scaling.taps
         if self.geometry is None:
-            return nn.functional.linear(x, weight, self.bias)
+            out = nn.functional.linear(x, weight, self.bias)
+            return out if taps is None else out + taps
         convolve = CONVOLUTIONS[weight.dim() - 2]
-        return convolve(x, weight, self.bias, *self.geometry)
+        out = convolve(x, weight, self.bias, *self.geometry)
+        if taps is None:
+            return out
+        # Less of the kernel meets the shift where it reaches into the padding.
+        return out + convolve(x.new_ones(1, 1, *x.shape[2:]), taps, None, *self.geometry)
 
 
 def _geometry(source: nn.Module) -> tuple[Any, ...] | None:

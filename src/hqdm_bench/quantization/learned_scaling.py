@@ -151,6 +151,7 @@ def learn_scaling(
     bits: tuple[int, int],
     settings: ScalingSettings,
     random: torch.Generator,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Learn tau of one layer.
 
@@ -162,6 +163,7 @@ def learn_scaling(
         bits: of weight and input.
         settings: of the optimisation.
         random: draws the batches (CPU).
+        weight: of a part of the layer, whose inputs are given; None for the layer's.
 
     Returns:
         (c_in,) tau, which started at 1. It is a plain parameter; that it stays positive is not
@@ -173,7 +175,7 @@ def learn_scaling(
     axis = channel_axis(source)
     if len(inputs) != len(rows) or not len(inputs):
         raise BenchError(f"got {len(inputs)} inputs and {len(rows)} steps to learn a scaling from")
-    weight = source.weight.detach()
+    weight = source.weight.detach() if weight is None else weight
 
     def operate(x: Tensor, w: Tensor) -> Tensor:
         return torch.func.functional_call(source, {"weight": w}, (x,))

@@ -9,14 +9,19 @@ from torch import Tensor
 
 from hqdm_bench.common.errors import BenchError
 
-__all__ = ["AGREEMENT", "EXPONENTS", "best_exponents", "power_of_two_factors", "vote"]
+__all__ = ["AGREEMENT", "EXPONENTS", "best_exponents", "vote"]
 
 EXPONENTS = 4  # candidates 1, 1/2, 1/4, 1/8
 AGREEMENT = 0.85
 
 
 def best_exponents(
-    x: Tensor, scale: Tensor, zero: Tensor, bits: int, axis: int = 1, exponents: int = EXPONENTS
+    x: Tensor,
+    scale: Tensor,
+    zero: Tensor,
+    limits: tuple[int, int],
+    axis: int = 1,
+    exponents: int = EXPONENTS,
 ) -> Tensor:
     """The k of each sample and channel whose step 2^-k s makes the least squared error.
 
@@ -26,7 +31,7 @@ def best_exponents(
         x: (N, ...) inputs.
         scale: 0-d step size s of the tensor.
         zero: 0-d zero-point.
-        bits: b of the grid 0 .. 2^b - 1.
+        limits: lowest and highest code.
         axis: of the channels; not 0.
         exponents: how many k there are, from 0.
 
@@ -37,7 +42,7 @@ def best_exponents(
     errors = []
     for k in reversed(range(exponents)):
         step = scale / 2**k
-        codes = (samples / step + zero).round().clamp(0, 2**bits - 1)
+        codes = (samples / step + zero).round().clamp(*limits)
         errors.append(((codes - zero) * step - samples).square().mean(2))
     return exponents - 1 - torch.stack(errors).argmin(0)
 
@@ -66,19 +71,3 @@ def vote(chosen: Tensor, agreement: float = AGREEMENT) -> Tensor:
     winner = -torch.mode(-chosen, dim=0).values
     share = (chosen == winner).sum(0) / len(chosen)
     return torch.where(share < agreement, 0, winner)
-
-
-def power_of_two_factors(
-    x: Tensor,
-    scale: Tensor,
-    zero: Tensor,
-    bits: int,
-    axis: int = 1,
-    agreement: float = AGREEMENT,
-) -> Tensor:
-    """(C,) factors 2^-k of the tensor's step size, by vote of the samples.
-
-    Arguments as in `best_exponents` and `vote`.
-    """
-    voted = vote(best_exponents(x, scale, zero, bits, axis), agreement)
-    return torch.exp2(-voted.to(x.dtype))

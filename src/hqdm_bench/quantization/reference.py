@@ -16,13 +16,13 @@ def round_straight_through(x: Tensor) -> Tensor:
     return x + (x.round() - x).detach()
 
 
-def clip(x: Tensor, low: float, high: float) -> Tensor:
+def clip(x: Tensor, low: float, high: float | Tensor) -> Tensor:
     """Clip; gradient one inside and on the limits, zero outside.
 
     Spelled out because releases of PyTorch differ in the gradient of clamp exactly on a limit.
     """
     inside = (x >= low) & (x <= high)
-    return torch.where(inside, x, x.detach().clamp(low, high))
+    return torch.where(inside, x, x.detach().clamp(min=low).clamp(max=high))
 
 
 def plain_fake_quantize(
