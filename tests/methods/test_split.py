@@ -135,15 +135,14 @@ def test_boundaries_of_diffusers() -> None:
         for name, width in zip(names, widths, strict=True)
         for layer in ("conv1", "conv_shortcut")
     }
-    given = [
-        {"sample": torch.ones(1, 4, 16, 16), "timestep": t, "encoder_hidden_states": call[2]}
-        for t in TIMES
-    ]
+    image = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    given = [{"sample": image, "timestep": t, "encoder_hidden_states": call[2]} for t in TIMES]
     student = quantize(network, "rtn", "w16a16", timesteps=TIMES, policy="full", split="all")
     calibrate_on_calls(student, given)
     with torch.no_grad():
         expected = network(**given[1]).sample
-        assert (student(**given[1]).sample - expected).norm() < 1e-3 * expected.norm()
+        error = student(**given[1]).sample - expected  # of what the range search leaves out
+        assert error.norm() < 0.05 * expected.norm()
 
 
 def test_what_is_not_known_is_not_split() -> None:
