@@ -18,11 +18,17 @@ from hqdm_bench.distill.fitting import (
     fit_unit,
     mean_loss,
     quantized_layers,
+    quantized_operands,
 )
 from hqdm_bench.distill.observe import Call, exact_activations, run_call
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import RoundingFit, StepFit, Student
-from hqdm_bench.quantization import AdaRoundWeight, QuantizedLayer, StaticWeight
+from hqdm_bench.quantization import (
+    AdaRoundWeight,
+    QuantizedAttention,
+    QuantizedLayer,
+    StaticWeight,
+)
 from hqdm_bench.quantization.blocks import Unit, find_units, in_call_order
 
 __all__ = ["Reconstructed", "reconstruct_steps", "reconstruct_weights"]
@@ -109,12 +115,16 @@ def reconstruct_steps(
 ) -> list[Reconstructed]:
     """Learn the step sizes of inputs, in place; zero-points and weights stay.
 
+    Those of quantized attention are learned with the block it is in, but for a softmax's output at
+    16 bits, as released.
+
     Args:
         student: calibrated.
         teacher: the module the student was made of.
         calls: as in `reconstruct_weights`.
         fit: Q-Diffusion's settings if None.
-        layers: which layers; all low-bit ones if None.
+        layers: which layers and attentions; all low-bit layers and all attentions with quantized
+            products if None.
         seed: of the batches.
         memory: bytes that are kept for one unit at most.
         log: says which units an earlier run finished, and is told of each that is.
@@ -128,6 +138,8 @@ def reconstruct_steps(
     """
     fit = fit or StepFit()
     log = log or StageLog(student)
+    if layers is None:
+        layers = [*student.low_bit_layers(), *student.quantized_attention()]
     units = _left(_units(student, calls, layers), log)
     done = []
     with Progress("reconstruct steps", total=len(units)) as progress:
@@ -200,6 +212,8 @@ def _fit_steps(
         if not isinstance(layer.activation.scale, nn.Parameter):
             raise BenchError(f"the input of '{name}' has a fixed step size; take a learned one")
         scales.append(layer.activation.scale)
+    for attention in _attentions(student, unit):
+        scales += attention.step_sizes()
     before = mean_loss(student, unit, data, fit)
     trained = [scale.requires_grad for scale in scales]
     groups = [
@@ -217,14 +231,19 @@ def _fit_steps(
     finally:
         for scale, was in zip(scales, trained, strict=True):
             scale.requires_grad_(was)
-        for layer in quantized_layers(student, unit):
-            layer.zero_grad()  # what could be trained but is not has gradients, too
+        for holder in (*quantized_layers(student, unit), *quantized_operands(student, unit)):
+            holder.zero_grad()  # what could be trained but is not has gradients, too
     return Reconstructed(unit, len(data), before, mean_loss(student, unit, data, fit))
 
 
 def _layers(student: Student, unit: Unit) -> dict[str, QuantizedLayer]:
     layers = {name: student.network.get_submodule(name) for name in unit.layers}
     return {name: layer for name, layer in layers.items() if isinstance(layer, QuantizedLayer)}
+
+
+def _attentions(student: Student, unit: Unit) -> list[QuantizedAttention]:
+    modules = [student.network.get_submodule(name) for name in unit.layers]
+    return [module for module in modules if isinstance(module, QuantizedAttention)]
 
 
 def _weight(teacher: nn.Module, name: str) -> Tensor:

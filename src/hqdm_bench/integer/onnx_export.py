@@ -52,9 +52,9 @@ def export_onnx(
             ``:sums1``, ``:codes128`` and ``:sums128``).
 
     Raises:
-        BenchError: a package is missing, a layer is fake-quantized still or is called with inputs
-            of different shapes, a zero-point is no byte, the timestep is no argument, or the file
-            would pass 2 GiB.
+        BenchError: a package is missing, a layer or the products of an attention are fake-quantized
+            still, a layer is called with inputs of different shapes, a zero-point is no byte, the
+            timestep is no argument, or the file would pass 2 GiB.
     """
     names = list(inspect.signature(type(student.network).forward).parameters)[1:][: len(example)]
     _check(student, names)
@@ -90,6 +90,11 @@ def _check(student: IntegerStudent, names: list[str]) -> None:
         raise BenchError(
             "an ONNX file holds integer layers; these are not: "
             + ", ".join(layer.name for layer in student.report.kept)
+        )
+    if student.report.fake_attention:
+        raise BenchError(
+            "an ONNX file holds integer layers; the products of these attentions are "
+            f"fake-quantized: {', '.join(student.report.fake_attention)}"
         )
     if student.request.timestep_argument not in names:
         raise BenchError(

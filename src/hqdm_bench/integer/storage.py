@@ -15,7 +15,8 @@ from hqdm_bench.integer.report import ConversionReport, describe
 from hqdm_bench.integer.spec import LayerSpec
 from hqdm_bench.integer.student import IntegerStudent
 from hqdm_bench.methods import get_method, read_request, student_header
-from hqdm_bench.quantization import StepIndex, replace
+from hqdm_bench.methods.ptq import PtqOptions, quantize_products
+from hqdm_bench.quantization import QuantizedAttention, StepIndex, replace
 
 __all__ = ["byte_report", "load", "save"]
 
@@ -78,14 +79,19 @@ def load(path: Path | str, module: nn.Module, backend: Backend = "auto") -> Inte
     step = StepIndex(request.timesteps, header["between"])
     tensors = {key: value.to(kernel.device) for key, value in tensors.items()}
     network = copy.deepcopy(module).to(kernel.device)
+    options = get_method(header["method"]).options.read(header["options"], header["method"])
+    if isinstance(options, PtqOptions):
+        quantize_products(options, network, request, step)
     layers: dict[str, IntegerLayer] = {}
     for name, entry in header["layers"].items():
         own = _below(tensors, f"{name}.")
         layers[name] = IntegerLayer(LayerSpec.read(entry), own, step, kernel, name)
         replace(network, name, layers[name])
     _fill(network, tensors, path)
-    report = ConversionReport(kernel.name, why, describe(layers))
-    options = get_method(header["method"]).options.read(header["options"], header["method"])
+    attention = tuple(
+        name for name, module in network.named_modules() if isinstance(module, QuantizedAttention)
+    )
+    report = ConversionReport(kernel.name, why, describe(layers), attention)
     student = IntegerStudent(network, step, options, request, report)
     student.method = header["method"]
     return student
@@ -111,7 +117,8 @@ def byte_report(student: IntegerStudent) -> dict[str, int]:
 
     Returns:
         ``weights``: packed codes; ``grids``: step sizes and zero-points of the weights;
-        ``tables``: step sizes, zero-points, centres and signs of the inputs; ``biases``;
+        ``tables``: step sizes, zero-points, centres and signs of the inputs, and of the operands
+        of quantized attention; ``biases``;
         ``full_precision``: everything that is not quantized, in float32; ``packed``: the sum;
         ``float32`` and ``bfloat16``: the network with all of its weights in these.
     """
@@ -123,10 +130,13 @@ def byte_report(student: IntegerStudent) -> dict[str, int]:
         for key, tensor in layer.state_dict().items():
             found[parts.get(key, "tables")] += tensor.numel() * tensor.element_size()
         entries += layer.weight_codes().numel() + (0 if layer.bias is None else len(layer.bias))
+    attention = student.quantized_attention()
+    for module in attention.values():
+        found["tables"] += sum(x.numel() * x.element_size() for x in module.state_dict().values())
     rest = {
         key: tensor
         for key, tensor in student.network.state_dict().items()
-        if not key.startswith(tuple(f"{name}." for name in layers))
+        if not key.startswith(tuple(f"{name}." for name in (*layers, *attention)))
     }
     found["full_precision"] = sum(x.numel() * x.element_size() for x in rest.values())
     found["packed"] = sum(found.values())

@@ -20,12 +20,14 @@ from hqdm_bench.quantization import (
     QuantizedLayer,
     StaticWeight,
     StepIndex,
+    UnsignedStep,
     check_policy,
+    quantize_attention,
     replace,
     roles,
 )
 
-__all__ = ["PtqOptions", "build_ptq_student"]
+__all__ = ["PtqOptions", "build_ptq_student", "quantize_products"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ class PtqOptions(MethodOptions):
         activation_steps: ``per_step``, one range for every timestep of the tables, or ``shared``,
             one for all.
         steps: row of the tables at a timestep they have no row for, see `QatOptions`.
+        attention: the products inside attention are in ``full_precision``, or ``quantized`` with
+            query, key and value on the activations' grids.
+        softmax_bits: of the softmax's output where these products are quantized, on the grid 0 to
+            2^b - 1 with zero-point 0 (Q-Diffusion's default 8, and its 16 for text-to-image).
     """
 
     policy: str = text_option(
@@ -54,6 +60,8 @@ class PtqOptions(MethodOptions):
     activation_range: Literal["mse", "minmax", "ema"] = "mse"
     activation_steps: Literal["per_step", "shared"] = "per_step"
     steps: Literal["pick", "interpolate", "by_timestep"] = "pick"
+    attention: Literal["full_precision", "quantized"] = "full_precision"
+    softmax_bits: Literal[8, 4, 16] = 8
 
     def stages(self) -> tuple[Stage, ...]:
         """Ranges alone."""
@@ -83,7 +91,8 @@ def build_ptq_student(
             that the options say.
 
     Raises:
-        BenchError: full-precision bits, or a layer the policy selects cannot be quantized.
+        BenchError: full-precision bits, a layer the policy selects cannot be quantized, or
+            quantized attention in a module without any that can be.
     """
     if request.bits.full_precision:
         raise BenchError(f"this method quantizes; {request.bits} goes with method 'fp'")
@@ -108,10 +117,41 @@ def build_ptq_student(
         )
         layer = QuantizedLayer(source, weight, quantizer, step, low_bit=low_bit)
         replace(network, name, layer.to(source.weight).requires_grad_(False))
+    quantize_products(options, network, request, step)
     return Student(network, step, options, request).eval()
 
 
+def quantize_products(
+    options: PtqOptions, network: nn.Module, request: Request, step: StepIndex
+) -> None:
+    """Put quantized attention in, in place, where the options ask for it; not calibrated.
+
+    Raises:
+        BenchError: the network has no attention that can be quantized, or bits are given for the
+            softmax of one in full precision.
+    """
+    if options.attention == "full_precision":
+        if options.softmax_bits != PtqOptions.softmax_bits:
+            raise BenchError(
+                f"softmax_bits is {options.softmax_bits}, but attention is in full precision; add "
+                "option attention 'quantized' or leave softmax_bits out"
+            )
+        return
+    names = quantize_attention(
+        network,
+        lambda: _activation(options, request),
+        lambda: UnsignedStep(options.softmax_bits, _rows(options, request)),
+        step,
+    )
+    for name in names:
+        network.get_submodule(name).requires_grad_(False)
+
+
 def _activation(options: PtqOptions, request: Request) -> LearnedStep:
-    rows = request.steps if options.activation_steps == "per_step" else 1
     symmetric = options.activation_grid == "symmetric"
-    return LearnedStep(request.bits.activation, rows, symmetric=symmetric)
+    return LearnedStep(request.bits.activation, _rows(options, request), symmetric=symmetric)
+
+
+def _rows(options: PtqOptions, request: Request) -> int:
+    """Of the tables of activations."""
+    return request.steps if options.activation_steps == "per_step" else 1

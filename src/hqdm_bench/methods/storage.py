@@ -135,15 +135,15 @@ def load_state(student: Student, tensors: Mapping[str, Tensor]) -> None:
 
 
 def student_state(student: Student) -> dict[str, Tensor]:
-    """State of the quantized layers by their names in the network, and the noise correction's.
+    """State of what is quantized by its names in the network, and the noise correction's.
 
     Args:
         student: any.
     """
     state = {
         key: value
-        for name, layer in student.quantized_layers().items()
-        for key, value in layer.state_dict(prefix=f"{name}.").items()
+        for name, holder in student.quantized_inputs().items()
+        for key, value in holder.state_dict(prefix=f"{name}.").items()
     }
     if student.noise_correction is not None:
         state |= student.noise_correction.state_dict(prefix=CORRECTION)

@@ -7,6 +7,14 @@ from hqdm_bench.quantization.activation import (
     SymmetricTable,
 )
 from hqdm_bench.quantization.adaround import AdaRoundWeight, BetaSchedule
+from hqdm_bench.quantization.attention import (
+    QuantizedAttention,
+    QuantizedInput,
+    QuantizedOperand,
+    QuantizedQKVAttention,
+    QuantizedTokenAttention,
+    quantize_attention,
+)
 from hqdm_bench.quantization.channel_scaling import ChannelScaling
 from hqdm_bench.quantization.coverage import coverage
 from hqdm_bench.quantization.equivalent_scaling import (
@@ -24,9 +32,10 @@ from hqdm_bench.quantization.grid import (
     symmetric_limit,
     symmetric_max_scale,
     symmetric_mse_scale,
+    unsigned_mse_scale,
 )
 from hqdm_bench.quantization.layers import QuantizedLayer
-from hqdm_bench.quantization.learned import LearnedStep
+from hqdm_bench.quantization.learned import LearnedStep, UnsignedStep
 from hqdm_bench.quantization.learned_scaling import (
     ScalingSettings,
     TimestepWeights,
@@ -75,7 +84,12 @@ __all__ = [
     "NoiseCorrection",
     "NoiseError",
     "Observer",
+    "QuantizedAttention",
+    "QuantizedInput",
     "QuantizedLayer",
+    "QuantizedOperand",
+    "QuantizedQKVAttention",
+    "QuantizedTokenAttention",
     "Role",
     "Rotation",
     "Row",
@@ -85,6 +99,7 @@ __all__ = [
     "StepIndex",
     "SymmetricTable",
     "TimestepWeights",
+    "UnsignedStep",
     "best_exponents",
     "channel_axis",
     "channel_maxima",
@@ -102,6 +117,7 @@ __all__ = [
     "multiply_weight",
     "official",
     "power_of_two_factors",
+    "quantize_attention",
     "reduced_sigmas",
     "replace",
     "roles",
@@ -112,6 +128,7 @@ __all__ = [
     "symmetric_limit",
     "symmetric_max_scale",
     "symmetric_mse_scale",
+    "unsigned_mse_scale",
     "vote",
     "weight_grid",
 ]

@@ -34,7 +34,8 @@ class Unit:
     Attributes:
         name: dotted name of its module.
         kind: of block, or a single ``layer``.
-        layers: dotted names of the layers in it that are reconstructed, in module order.
+        layers: dotted names of the layers in it that are reconstructed, in module order; also of
+            the attentions whose products are.
     """
 
     name: str
