@@ -61,7 +61,7 @@ class PtqOptions(MethodOptions):
     activation_steps: Literal["per_step", "shared"] = "per_step"
     steps: Literal["pick", "interpolate", "by_timestep"] = "pick"
     attention: Literal["full_precision", "quantized"] = "full_precision"
-    softmax_bits: Literal[8, 4, 16] = 8
+    softmax_bits: Literal[8, 16] = 8
 
     def stages(self) -> tuple[Stage, ...]:
         """Ranges alone."""
