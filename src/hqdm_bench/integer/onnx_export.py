@@ -81,6 +81,11 @@ def export_onnx(
 
 
 def _check(student: IntegerStudent, names: list[str]) -> None:
+    if student.report.fake_attention:
+        raise BenchError(
+            "an ONNX file holds integer layers; the products of these attentions are "
+            f"fake-quantized: {', '.join(student.report.fake_attention)}"
+        )
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise BenchError(
@@ -90,11 +95,6 @@ def _check(student: IntegerStudent, names: list[str]) -> None:
         raise BenchError(
             "an ONNX file holds integer layers; these are not: "
             + ", ".join(layer.name for layer in student.report.kept)
-        )
-    if student.report.fake_attention:
-        raise BenchError(
-            "an ONNX file holds integer layers; the products of these attentions are "
-            f"fake-quantized: {', '.join(student.report.fake_attention)}"
         )
     if student.request.timestep_argument not in names:
         raise BenchError(

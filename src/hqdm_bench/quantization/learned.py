@@ -81,7 +81,9 @@ class LearnedStep(ActivationQuantizer):
 class UnsignedStep(LearnedStep):
     """Codes 0 to 2^b - 1 around a zero-point of 0, for values that are never negative.
 
-    Q-Diffusion's quantizer of the softmax's output (``always_zero`` in its code).
+    Q-Diffusion's quantizer of the softmax's output (``always_zero`` in its code). The step is the
+    magnitude of the trained number: at 8 bits a few updates can carry that through zero, and
+    beyond it every value would be clipped to 0 and nothing learned any more.
 
     Args:
         bits: b, 3 to 8, or 16.
@@ -99,6 +101,10 @@ class UnsignedStep(LearnedStep):
     def calibrate(self, x: Tensor, step: int | None = None) -> None:
         """Mean-error search over the largest value."""
         self.initialise(unsigned_mse_scale(x, self.bits), step=step)
+
+    def _tables(self, row: Row) -> tuple[Tensor, Tensor | None, int]:
+        scales, zeros, step = super()._tables(row)
+        return scales.abs(), zeros, step
 
 
 class _ScaledGradient(torch.autograd.Function):
