@@ -93,22 +93,25 @@ def test_step_sizes_of_attention_are_learned_in_its_block(
     make: type[nn.Module], policy: str, kind: str, tables: str, calls: Calls
 ) -> None:
     network = filled(make())
-    student = student_of(network, calls, policy, activation_steps=tables)
+    grids = {"activation_steps": tables, "activation_grid": "symmetric"}
+    student = student_of(network, calls, policy, **grids)
+    with torch.no_grad():  # so narrow that most is clipped
+        for module in student.quantized_attention().values():
+            for operand in module.operands[:3]:
+                operand.activation.scale.mul_(0.4)
     before = {key: value.clone() for key, value in student.state_dict().items()}
-    fit = StepFit(updates=100, batch=16, rate=3e-3, exponent=2.0)
+    fit = StepFit(updates=100, batch=32, rate=3e-3, exponent=2.0)
     done = reconstruct_steps(student, network, calls, fit)
     attention = student.quantized_attention()
     (unit,) = (one for one in done if set(attention) <= set(one.unit.layers))
     assert unit.unit.kind == kind
-    assert unit.after < 0.8 * unit.before
+    assert unit.after < 0.75 * unit.before
     for name, module in attention.items():
         for own, operand in module.named_operands().items():
             key = f"network.{name}.{own}.activation."
             scale = operand.activation.scale
             assert len(scale) == (2 if tables == "per_step" else 1)
             assert (scale != before[f"{key}scale"]).all(), key
-            if operand.activation.zero is not None:
-                assert torch.equal(operand.activation.zero, before[f"{key}zero"])
             assert scale.grad is None
     assert not student.trainable
 

@@ -169,6 +169,20 @@ def test_unsigned_values_have_no_zero_point_and_all_codes() -> None:
     assert quantizer(torch.tensor([-0.3, 2.0], dtype=torch.float64), 1).tolist() == [0, 1]
 
 
+def test_a_step_below_zero_is_its_magnitude() -> None:
+    """A few updates of 4e-4 carry 1/255 through zero; it has to come back."""
+    x = torch.softmax(normal(6, 5), dim=-1)
+    quantizer, found = UnsignedStep(8).double(), []
+    for sign in (1, -1):
+        quantizer.initialise(sign / 255)
+        out = quantizer(x, 0)
+        (gradient,) = torch.autograd.grad((out - x * 1.1).square().sum(), quantizer.scale)
+        found.append((out, gradient * sign))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    assert found[0][1].item() != 0
+
+
 def test_observers_set_the_largest_value() -> None:
     first, second = torch.tensor([0.1, 0.9]), torch.tensor([0.2, 0.5])
     for observer, largest in ((MinMaxObserver(), 0.9), (EmaObserver(0.75), 0.8)):
