@@ -13,8 +13,8 @@ from hqdm_bench.quantization.attention import (
     QuantizedOperand,
     QuantizedQKVAttention,
     QuantizedTokenAttention,
-    quantize_attention,
 )
+from hqdm_bench.quantization.attention_surgery import quantize_attention
 from hqdm_bench.quantization.channel_scaling import ChannelScaling
 from hqdm_bench.quantization.coverage import coverage
 from hqdm_bench.quantization.equivalent_scaling import (

@@ -10,12 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hqdm_bench.common.errors import BenchError
-from hqdm_bench.models.attention import QKVAttention, TokenAttention
 from hqdm_bench.quantization.activation import ActivationQuantizer
 from hqdm_bench.quantization.layers import QuantizedLayer
 from hqdm_bench.quantization.step import StepIndex
-from hqdm_bench.quantization.surgery import replace
 
 __all__ = [
     "MakeOperand",
@@ -24,7 +21,6 @@ __all__ = [
     "QuantizedOperand",
     "QuantizedQKVAttention",
     "QuantizedTokenAttention",
-    "quantize_attention",
 ]
 
 WIDE = 16  # bits at which a step of the softmax's output is not worth learning
@@ -108,52 +104,64 @@ class QuantizedTokenAttention(QuantizedAttention):
     """`TokenAttention` with quantized products; as released, q and k are quantized unscaled.
 
     Args:
-        source: what it replaces; gives the scale.
+        scale: of query times key.
         operand: see `QuantizedAttention`.
         probabilities: likewise.
         step: likewise.
     """
 
     def __init__(
-        self,
-        source: TokenAttention,
-        operand: MakeOperand,
-        probabilities: MakeOperand,
-        step: StepIndex,
+        self, scale: float, operand: MakeOperand, probabilities: MakeOperand, step: StepIndex
     ) -> None:
         super().__init__(operand, probabilities, step)
-        self.scale = source.scale
+        self.scale = scale
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Map (B, heads, T, d) and twice (B, heads, L, d) to (B, heads, T, d)."""
-        scores = self.query(query) @ self.key(key).transpose(2, 3) * self.scale
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None = None,
+        scale: float | None = None,
+    ) -> Tensor:
+        """Map (B, heads, T, d) and twice (B, heads, L, d) to (B, heads, T, d).
+
+        Args:
+            query: of T tokens.
+            key: of L tokens.
+            value: of the same.
+            mask: broadcast to (B, heads, T, L): added to the scores, or true where a token counts.
+            scale: of this call instead of its own.
+        """
+        scale = self.scale if scale is None else scale
+        scores = self.query(query) @ self.key(key).transpose(-2, -1) * scale
+        if mask is not None and mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        elif mask is not None:
+            scores = scores + mask
         return self.probabilities(torch.softmax(scores, dim=-1)) @ self.value(value)
 
     def macs(self, *inputs: Tensor) -> int:
         """Tokens times tokens of the context times channels."""
-        query, key, _ = inputs
-        return query.numel() * key.shape[2]
+        query, key = inputs[:2]
+        return query.numel() * key.shape[-2]
 
 
 class QuantizedQKVAttention(QuantizedAttention):
     """`QKVAttention` with quantized products; as released, q and k are scaled before their grids.
 
     Args:
-        source: what it replaces; gives the number of heads.
+        heads: that the rows are split into.
         operand: see `QuantizedAttention`.
         probabilities: likewise.
         step: likewise.
     """
 
     def __init__(
-        self,
-        source: QKVAttention,
-        operand: MakeOperand,
-        probabilities: MakeOperand,
-        step: StepIndex,
+        self, heads: int, operand: MakeOperand, probabilities: MakeOperand, step: StepIndex
     ) -> None:
         super().__init__(operand, probabilities, step)
-        self.heads = source.heads
+        self.heads = heads
 
     def forward(self, qkv: Tensor) -> Tensor:
         """Map (B, 3C, T) to (B, C, T)."""
@@ -169,40 +177,3 @@ class QuantizedQKVAttention(QuantizedAttention):
         """Tokens squared times channels."""
         (qkv,) = inputs
         return qkv.numel() // 3 * qkv.shape[2]
-
-
-def quantize_attention(
-    network: nn.Module, operand: MakeOperand, probabilities: MakeOperand, step: StepIndex
-) -> list[str]:
-    """Put quantized attention in the place of every attention of a known class.
-
-    Args:
-        network: changed in place.
-        operand: makes the quantizer of query, key and value.
-        probabilities: makes that of the softmax's output.
-        step: the student's step holder.
-
-    Returns:
-        Dotted names of what was replaced, in module order.
-
-    Raises:
-        BenchError: the network has no attention of a known class.
-    """
-    like, done = next(network.parameters()), []
-    for name, source in list(network.named_modules()):
-        new: QuantizedAttention
-        if type(source) is TokenAttention:
-            new = QuantizedTokenAttention(source, operand, probabilities, step)
-        elif type(source) is QKVAttention:
-            new = QuantizedQKVAttention(source, operand, probabilities, step)
-        else:
-            continue
-        replace(network, name, new.to(like))
-        done.append(name)
-    if not done:
-        raise BenchError(
-            f"{type(network).__name__} has no attention whose products can be quantized "
-            "(TokenAttention and QKVAttention of hqdm_bench.models.attention can be); take option "
-            "attention 'full_precision'"
-        )
-    return done
