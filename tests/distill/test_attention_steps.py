@@ -6,14 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hqdm_bench.distill import (
-    RoundingFit,
-    StepFit,
-    calibrate_on_calls,
-    reconstruct_steps,
-    reconstruct_weights,
-)
-from hqdm_bench.methods import Student, quantize
+from hqdm_bench.distill import calibrate_on_calls, reconstruct_steps, reconstruct_weights
+from hqdm_bench.methods import RoundingFit, StepFit, Student, quantize
 from hqdm_bench.models.attention import AttentionBlock, BasicTransformerBlock, TokenAttention
 
 TIMES = (1, 501)
