@@ -13,7 +13,7 @@ from hqdm_bench.catalogue import Bits, MethodSpec, Recipe, load_catalogue
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.tensors import read_metadata
 from hqdm_bench.distill import calibrate_on_calls
-from hqdm_bench.integer import convert, load, save
+from hqdm_bench.integer import byte_report, convert, export_onnx, load, save
 from hqdm_bench.methods import Student, build_student, quantize
 from hqdm_bench.models import DDIM, UNet, load_latent_diffusion
 
@@ -63,6 +63,42 @@ def test_students_compute_the_same(case: str, make: Make, calls: Any, tmp_path: 
     assert read_metadata(tmp_path / "model.safetensors")["note"] == "x"
     held = (tmp_path / "model.safetensors").stat().st_size
     assert sizes["packed"] < held < sizes["packed"] + 100_000  # the header
+
+
+@pytest.mark.parametrize("options", [{}, {"activation_steps": "shared"}])
+@torch.no_grad()
+def test_quantized_attention_stays_as_the_student_computes_it(
+    make: Make, calls: Any, options: dict[str, str], tmp_path: Path
+) -> None:
+    student = make("rtn", "w4a4", {"attention": "quantized", **options})
+    integer = convert(student)
+    names = tuple(student.quantized_attention())
+    assert integer.report.fake_attention == names == tuple(integer.quantized_attention())
+    assert not integer.report.kept
+    assert f"products of {len(names)} attentions are fake-quantized" in integer.report.summary()
+    plain = convert(make("rtn", "w4a4", options))
+    for call in calls:
+        expected = student(*call)
+        assert relative(integer(*call), expected) < 0.02
+        assert relative(plain(*call), expected) > 0.02
+    for name, attention in student.quantized_attention().items():
+        own = integer.quantized_attention()[name]
+        assert own is not attention
+        assert own.query.step is integer.step
+    sizes = save(integer, tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors", UNet(**_params(student)))
+    assert again.report.fake_attention == names
+    for call in calls:
+        assert torch.equal(again(*call), integer(*call))
+    rows = 1 if options else len(TIMES)
+    without = byte_report(plain)
+    # Four step sizes and three zero-points in float32.
+    assert sizes["tables"] - without["tables"] == len(names) * 7 * 4 * rows
+    assert {key: sizes[key] for key in ("full_precision", "float32")} == {
+        key: without[key] for key in ("full_precision", "float32")
+    }
+    with pytest.raises(BenchError, match="products of these attentions are fake-quantized"):
+        export_onnx(integer, tmp_path / "model.onnx", *calls[0])
 
 
 def _params(student: Student) -> dict[str, Any]:

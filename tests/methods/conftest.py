@@ -17,6 +17,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.distill import calibrate_on_calls
 from hqdm_bench.methods import Method, Request, Student, available_methods, build_student
 from hqdm_bench.models import LatentDiffusion
+from hqdm_bench.models.attention import TokenAttention
 from hqdm_bench.quantization import LoRAWeight
 
 TIMES = (1, 501)  # of a recipe with two steps
@@ -36,10 +37,9 @@ def quantizes(method: Method) -> bool:
 
 def builds(method: Method, options: dict[str, Any]) -> bool:
     """Whether a method can be built with these options, which may exclude each other."""
-    net = nn.Sequential(*(nn.Linear(8, 8) for _ in range(6)))
-    layers = nn.ModuleDict({"ff": nn.ModuleDict({"net": net})})
     try:
-        method.build(method.options.read(options, method.name), layers, Request(Bits(4, 4), (0,)))
+        read = method.options.read(options, method.name)
+        method.build(read, few_layers(), Request(Bits(4, 4), (0,)))
     except BenchError:
         return False
     return True
@@ -47,9 +47,14 @@ def builds(method: Method, options: dict[str, Any]) -> bool:
 
 def trains(method: Method) -> bool:
     """Whether a method's students have something to train once they are built."""
-    layers = nn.Sequential(*(nn.Linear(8, 8) for _ in range(6)))
     options = method.options.read({}, method.name)
-    return method.build(options, layers, Request(Bits(4, 4), (0,))).trainable
+    return method.build(options, few_layers(), Request(Bits(4, 4), (0,))).trainable
+
+
+def few_layers() -> nn.Module:
+    """With names and an attention that options speak of."""
+    net = nn.Sequential(*(nn.Linear(8, 8) for _ in range(6)))
+    return nn.ModuleDict({"ff": nn.ModuleDict({"net": net}), "attention": TokenAttention(1.0)})
 
 
 def values(method: Method) -> dict[str, tuple[Any, ...]]:

@@ -15,7 +15,7 @@ from hqdm_bench.distill.trajectories import Trajectories
 from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.methods import Student
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantization import AffineStatic, ExactInput, QuantizedLayer
+from hqdm_bench.quantization import AffineStatic, ExactInput, QuantizedInput, UnsignedStep
 
 __all__ = ["calibrate", "calibrate_on_batch"]
 
@@ -135,13 +135,16 @@ def _per_step(
 class _SequentialProbe(nn.Module):
     """Take the range of the first input, then act as the naive quantizer with that range."""
 
-    def __init__(self, layer: QuantizedLayer) -> None:
+    def __init__(self, holder: QuantizedInput) -> None:
         super().__init__()
-        self.quantizer = layer.activation
+        self.quantizer = holder.activation
 
     def forward(self, x: Tensor, row: int, rotation: BlockRotation | None = None) -> Tensor:
         if isinstance(self.quantizer, ExactInput):
             return x
+        if isinstance(self.quantizer, UnsignedStep):  # without a zero-point the range is another
+            self.quantizer.calibrate(x)
+            return self.quantizer(x, row)
         naive = AffineStatic(self.quantizer.bits).to(x)
         naive.calibrate(x)
         self.quantizer.initialise(naive.scale, naive.zero)

@@ -11,13 +11,19 @@ from hqdm_bench.common.seeds import generator
 from hqdm_bench.distill.adamw import AdamW
 from hqdm_bench.distill.capture import UnitData
 from hqdm_bench.methods import Fit, Student
-from hqdm_bench.quantization import QuantizedLayer
+from hqdm_bench.quantization import (
+    QuantizedAttention,
+    QuantizedInput,
+    QuantizedLayer,
+    QuantizedOperand,
+)
 from hqdm_bench.quantization.blocks import Unit
 
 __all__ = [
     "fit_unit",
     "mean_loss",
     "quantized_layers",
+    "quantized_operands",
     "reconstruction_loss",
 ]
 
@@ -105,9 +111,11 @@ def _batches(
     Where something in the unit depends on the step, a batch is of one step, drawn by how many
     samples there are of it; otherwise steps mix, as released.
     """
-    by_step = len(data.rows.unique()) > 1 and any(
-        _has_steps(layer) for layer in quantized_layers(student, unit)
-    )
+    holders: list[QuantizedInput] = [
+        *quantized_layers(student, unit),
+        *quantized_operands(student, unit),
+    ]
+    by_step = len(data.rows.unique()) > 1 and any(_has_steps(holder) for holder in holders)
     while True:
         if not by_step:
             index = torch.randperm(len(data), generator=random)[:size]
@@ -118,13 +126,22 @@ def _batches(
         yield row, members[torch.randperm(len(members), generator=random)[:size]]
 
 
-def _has_steps(layer: QuantizedLayer) -> bool:
-    table = getattr(layer.activation, "scale", None)  # a stand-in for exact inputs has none
+def _has_steps(holder: QuantizedInput) -> bool:
+    table = getattr(holder.activation, "scale", None)  # a stand-in for exact inputs has none
     by_table = isinstance(table, Tensor) and len(table) > 1
-    return by_table or layer.centre is not None or layer.weight.steps is not None
+    if isinstance(holder, QuantizedOperand):
+        return by_table
+    return by_table or holder.centre is not None or holder.weight.steps is not None
 
 
 def quantized_layers(student: Student, unit: Unit) -> list[QuantizedLayer]:
     """All quantized layers in a unit, chosen or not."""
     modules = student.network.get_submodule(unit.name).modules()
     return [module for module in modules if isinstance(module, QuantizedLayer)]
+
+
+def quantized_operands(student: Student, unit: Unit) -> list[QuantizedOperand]:
+    """Operands of all quantized attention in a unit, chosen or not."""
+    modules = student.network.get_submodule(unit.name).modules()
+    found = [module for module in modules if isinstance(module, QuantizedAttention)]
+    return [operand for attention in found for operand in attention.operands]

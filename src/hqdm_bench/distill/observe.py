@@ -23,6 +23,7 @@ from hqdm_bench.quantization import (
     MinMaxObserver,
     MseObserver,
     Observer,
+    QuantizedInput,
     QuantizedLayer,
 )
 from hqdm_bench.quantization.observers import SAMPLE, thin
@@ -42,7 +43,8 @@ def calibrate_on_calls(
     """Set every activation range from example calls, in place; ranges of before are forgotten.
 
     Each row of a step table takes the mean-error range of the layer's input at this step, as its
-    quantizer will see it: centred and rotated where the layer does so, on the layer's own grid.
+    quantizer will see it: centred and rotated where the layer does so, on the layer's own grid. The
+    operands of quantized attention are treated like inputs of layers.
     Inputs come from the network with quantized weights and exact activations, so no layer's range
     depends on another's. A fixed stride keeps at most ``sample`` values of an input. Layers with a
     centre get it from a first pass over the calls; layers that may choose are rotated if the
@@ -65,8 +67,8 @@ def calibrate_on_calls(
     if student.step is None:
         return
     student.unfreeze()
-    for layer in student.quantized_layers().values():
-        layer.activation.forget()
+    for holder in student.quantized_inputs().values():
+        holder.activation.forget()
     _smooth(student, calls)
     _centre(student, calls)
     make = observer or _observer(student, sample)
@@ -146,7 +148,7 @@ class _ChannelMeans:
 
 @contextlib.contextmanager
 def exact_activations(student: Student) -> Iterator[None]:
-    """Leave the layers' inputs as they are; weights stay quantized."""
+    """Leave activations as they are, in attention too; weights stay quantized."""
     with probing(student, _PassThrough):
         yield
 
@@ -154,7 +156,7 @@ def exact_activations(student: Student) -> Iterator[None]:
 class _PassThrough(nn.Module):
     """Stands for a quantizer and changes nothing."""
 
-    def __init__(self, layer: QuantizedLayer) -> None:
+    def __init__(self, holder: QuantizedInput) -> None:
         super().__init__()
 
     def forward(self, x: Tensor, row: int, rotation: BlockRotation | None = None) -> Tensor:
@@ -164,20 +166,22 @@ class _PassThrough(nn.Module):
 class _StepProbe(nn.Module):
     """Set a row of the quantizer from the inputs at its step, and pass them on as they are."""
 
-    def __init__(self, layer: QuantizedLayer, sample: int, make: MakeObserver) -> None:
+    def __init__(self, holder: QuantizedInput, sample: int, make: MakeObserver) -> None:
         super().__init__()
         self.sample = sample
         self.make: MakeObserver = make
-        self.layer = [layer]  # in a list: the layer holds this module, a cycle torch cannot walk
-        self.quantizer: ActivationQuantizer = layer.activation
+        self.quantizer: ActivationQuantizer = holder.activation
         self.row: int | None = None
         self.done: set[int] = set()
         self.observer: Observer | None = None
         self.samples: list[Tensor] = []
         self.plain: _Unrotated | None = None
-        if layer.rotates_input is not None:
-            layer.switch_rotation(True)
-            self.plain = _Unrotated(layer.activation)
+        # In a list: the layer holds this module, a cycle torch cannot walk.
+        self.choosing: list[QuantizedLayer] = []
+        if isinstance(holder, QuantizedLayer) and holder.rotates_input is not None:
+            holder.switch_rotation(True)
+            self.plain = _Unrotated(holder.activation)
+            self.choosing.append(holder)
 
     def forward(self, x: Tensor, row: int, rotation: BlockRotation | None = None) -> Tensor:
         if isinstance(self.quantizer, ExactInput):
@@ -202,7 +206,8 @@ class _StepProbe(nn.Module):
         self._set_row()
         if self.plain is not None and self.plain.better:
             self.quantizer.load_state_dict(self.plain.quantizer.state_dict())
-            self.layer[0].switch_rotation(False)
+            for layer in self.choosing:
+                layer.switch_rotation(False)
 
     def _set_row(self) -> None:
         if self.row is None:
@@ -253,18 +258,18 @@ Probe = TypeVar("Probe", bound=nn.Module)
 
 
 @contextlib.contextmanager
-def probing(student: Student, make: Callable[[QuantizedLayer], Probe]) -> Iterator[list[Probe]]:
-    """Put probes in the place of the quantizers, one made for each layer."""
-    layers: list[QuantizedLayer] = list(student.quantized_layers().values())
-    quantizers = [layer.activation for layer in layers]
-    probes = [make(layer) for layer in layers]
+def probing(student: Student, make: Callable[[QuantizedInput], Probe]) -> Iterator[list[Probe]]:
+    """Put probes in the place of the quantizers, one made for each layer or operand."""
+    holders: list[QuantizedInput] = list(student.quantized_inputs().values())
+    quantizers = [holder.activation for holder in holders]
+    probes = [make(holder) for holder in holders]
     try:
-        for layer, probe in zip(layers, probes, strict=True):
-            layer.activation = probe  # type: ignore[assignment]
+        for holder, probe in zip(holders, probes, strict=True):
+            holder.activation = probe  # type: ignore[assignment]
         yield probes
     finally:
-        for layer, quantizer in zip(layers, quantizers, strict=True):
-            layer.activation = quantizer
+        for holder, quantizer in zip(holders, quantizers, strict=True):
+            holder.activation = quantizer
 
 
 def _require_complete(student: Student) -> None:
@@ -272,9 +277,9 @@ def _require_complete(student: Student) -> None:
     assert student.step is not None
     if student.calibrated:
         return
-    for name, layer in student.quantized_layers().items():
-        missing = (~layer.activation.scale.isfinite()).nonzero().flatten().tolist()
-        if missing and len(layer.activation.scale) == len(student.step):
+    for name, holder in student.quantized_inputs().items():
+        missing = (~holder.activation.scale.isfinite()).nonzero().flatten().tolist()
+        if missing and len(holder.activation.scale) == len(student.step):
             times = ", ".join(str(student.step.timesteps[row]) for row in missing)
             raise BenchError(f"no call ran '{name}' at timestep {times}; add calls there")
         if missing:

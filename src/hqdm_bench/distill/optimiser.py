@@ -99,8 +99,8 @@ class Optimiser:
         }
         ranges = {
             f"range/{name}.{key}": value
-            for name, layer in self.student.quantized_layers().items()
-            for key, value in layer.measured().items()
+            for name, holder in self.student.quantized_inputs().items()
+            for key, value in holder.measured().items()
         }
         counts = {"row_steps": adamw.row_steps} if len(adamw.row_steps) else {}
         return trained | ranges | counts

@@ -73,6 +73,11 @@ class Work:
             if not any(fnmatchcase(source, pattern) for pattern in leave_out)
         ]
 
+    def attentions(self, leave_out: Sequence[str]) -> list[str]:
+        """Names of the attentions with quantized products that match none of the patterns."""
+        names = self.student.quantized_attention()
+        return [name for name in names if not any(fnmatchcase(name, p) for p in leave_out)]
+
     def _timestep(self, call: Call) -> float:
         if isinstance(call, Mapping):
             return self.student.timestep_of(**call)
@@ -176,7 +181,7 @@ def _learn_steps(stage: LearnSteps, work: Work) -> None:
         work.module,
         work.chosen_calls(stage.timesteps),
         stage.fit.scaled(work.scale),
-        layers=work.layers(stage.leave_out),
+        layers=[*work.layers(stage.leave_out), *work.attentions(stage.leave_out)],
         seed=work.seed,
         log=work.log,
     )

@@ -18,12 +18,13 @@ from hqdm_bench.distill.fitting import (
     fit_unit,
     mean_loss,
     quantized_layers,
+    quantized_operands,
 )
 from hqdm_bench.distill.observe import Call, exact_activations, run_call
 from hqdm_bench.distill.rounding import learned_rounding, unit_layers, weighted_penalty
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import RoundingFit, StepFit, Student
-from hqdm_bench.quantization import ExactInput
+from hqdm_bench.quantization import ExactInput, QuantizedAttention
 from hqdm_bench.quantization.blocks import Unit, find_units, in_call_order
 
 __all__ = ["Reconstructed", "reconstruct_steps", "reconstruct_weights"]
@@ -111,12 +112,16 @@ def reconstruct_steps(
 ) -> list[Reconstructed]:
     """Learn the step sizes of inputs, in place; zero-points and weights stay.
 
+    Those of quantized attention are learned with the block it is in, but for a softmax's output at
+    16 bits, as released.
+
     Args:
         student: calibrated.
         teacher: the module the student was made of.
         calls: as in `reconstruct_weights`.
         fit: Q-Diffusion's settings if None.
-        layers: which layers; all low-bit ones if None. Those with an exact input are passed over.
+        layers: which layers and attentions; all low-bit layers and all attentions with quantized
+            products if None. Layers with an exact input are passed over.
         seed: of the batches.
         memory: bytes that are kept for one unit at most.
         log: says which units an earlier run finished, and is told of each that is.
@@ -131,7 +136,8 @@ def reconstruct_steps(
     fit = fit or StepFit()
     log = log or StageLog(student)
     found = student.low_bit_layers()
-    layers = list(found if layers is None else layers)
+    if layers is None:
+        layers = [*found, *student.quantized_attention()]
     exact = {name for name, layer in found.items() if isinstance(layer.activation, ExactInput)}
     layers = [name for name in layers if name not in exact]
     units = _left(_units(student, calls, layers), log)
@@ -185,6 +191,8 @@ def _fit_steps(
         if not isinstance(layer.activation.scale, nn.Parameter):
             raise BenchError(f"the input of '{name}' has a fixed step size; take a learned one")
         scales.append(layer.activation.scale)
+    for attention in _attentions(student, unit):
+        scales += attention.step_sizes()
     before = mean_loss(student, unit, data, fit)
     trained = [scale.requires_grad for scale in scales]
     groups = [
@@ -202,6 +210,11 @@ def _fit_steps(
     finally:
         for scale, was in zip(scales, trained, strict=True):
             scale.requires_grad_(was)
-        for layer in quantized_layers(student, unit):
-            layer.zero_grad()  # what could be trained but is not has gradients, too
+        for holder in (*quantized_layers(student, unit), *quantized_operands(student, unit)):
+            holder.zero_grad()  # what could be trained but is not has gradients, too
     return Reconstructed(unit, len(data), before, mean_loss(student, unit, data, fit))
+
+
+def _attentions(student: Student, unit: Unit) -> list[QuantizedAttention]:
+    modules = [student.network.get_submodule(name) for name in unit.layers]
+    return [module for module in modules if isinstance(module, QuantizedAttention)]

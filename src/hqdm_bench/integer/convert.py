@@ -34,7 +34,8 @@ def convert(student: Student, backend: Backend = "auto") -> IntegerStudent:
     """Make every quantized layer of a student multiply integers.
 
     The codes of weights and inputs are those of the student, bit for bit; so are the sums. Skip
-    connections and whatever else the policy leaves in full precision stay as they are.
+    connections and whatever else the policy leaves in full precision stay as they are, and so do
+    quantized products inside attention, fake-quantized.
 
     Args:
         student: calibrated, usually trained; not changed.
@@ -67,7 +68,9 @@ def convert(student: Student, backend: Backend = "auto") -> IntegerStudent:
         _check_layer(name, layer, kernel)
         integer[name] = IntegerLayer(_spec(layer), _tensors(layer), step, kernel, name)
     described = {entry.name: entry for entry in describe(integer)} | kept
-    report = ConversionReport(kernel.name, why, tuple(described[name] for name in layers))
+    attention = tuple(student.quantized_attention())
+    described_layers = tuple(described[name] for name in layers)
+    report = ConversionReport(kernel.name, why, described_layers, attention)
     network = _replaced(student, integer, step)
     made = IntegerStudent(network, step, student.options, student.request, report)
     made.method = student.method

@@ -52,9 +52,9 @@ def export_onnx(
             ``:sums1``, ``:codes128`` and ``:sums128``).
 
     Raises:
-        BenchError: a package is missing, a layer is fake-quantized still or is called with inputs
-            of different shapes, a zero-point is no byte, the timestep is no argument, or the file
-            would pass 2 GiB.
+        BenchError: a package is missing, a layer or the products of an attention are fake-quantized
+            still, a layer is called with inputs of different shapes, a zero-point is no byte, the
+            timestep is no argument, or the file would pass 2 GiB.
     """
     names = list(inspect.signature(type(student.network).forward).parameters)[1:][: len(example)]
     _check(student, names)
@@ -81,6 +81,11 @@ def export_onnx(
 
 
 def _check(student: IntegerStudent, names: list[str]) -> None:
+    if student.report.fake_attention:
+        raise BenchError(
+            "an ONNX file holds integer layers; the products of these attentions are "
+            f"fake-quantized: {', '.join(student.report.fake_attention)}"
+        )
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise BenchError(

@@ -51,11 +51,14 @@ class ConversionReport:
         backend: name of the kernels.
         why: why these.
         layers: every quantized layer, in module order.
+        fake_attention: attentions whose quantized products are computed as the student computes
+            them, fake-quantized in floating point.
     """
 
     backend: str
     why: str
     layers: tuple[LayerReport, ...]
+    fake_attention: tuple[str, ...] = ()
 
     @property
     def kept(self) -> tuple[LayerReport, ...]:
@@ -75,6 +78,8 @@ class ConversionReport:
             f"{done} of {len(self.layers)} quantized layers are integer ({self.backend}: "
             f"{self.why}); {wide} need a second weight digit; no accumulator exceeds {largest:,}"
         )
+        if self.fake_attention:
+            head += f"; the products of {len(self.fake_attention)} attentions are fake-quantized"
         return "\n".join([head, *(f"  kept {each.name}: {each.reason}" for each in self.kept)])
 
 

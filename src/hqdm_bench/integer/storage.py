@@ -16,9 +16,11 @@ from hqdm_bench.integer.report import ConversionReport, describe
 from hqdm_bench.integer.spec import LayerSpec
 from hqdm_bench.integer.student import IntegerStudent
 from hqdm_bench.methods import get_method, read_request, student_header
+from hqdm_bench.methods.ptq import PtqOptions, quantize_products
 from hqdm_bench.methods.storage import CORRECTION
 from hqdm_bench.quantization import (
     NoiseCorrection,
+    QuantizedAttention,
     RepeatedChannels,
     StepIndex,
     composites,
@@ -97,14 +99,19 @@ def load(path: Path | str, module: nn.Module, backend: Backend = "auto") -> Inte
     network = copy.deepcopy(module).to(kernel.device)
     for name, entry in header.get("composites", {}).items():
         replace(network, name, make_composite(entry))
+    options = get_method(header["method"]).options.read(header["options"], header["method"])
+    if isinstance(options, PtqOptions):
+        quantize_products(options, network, request, step)
     layers: dict[str, IntegerLayer] = {}
     for name, entry in header["layers"].items():
         own = _below(tensors, f"{name}.")
         layers[name] = IntegerLayer(LayerSpec.read(entry), own, step, kernel, name)
         replace(network, name, layers[name])
     _fill(network, tensors, path)
-    report = ConversionReport(kernel.name, why, describe(layers))
-    options = get_method(header["method"]).options.read(header["options"], header["method"])
+    attention = tuple(
+        name for name, module in network.named_modules() if isinstance(module, QuantizedAttention)
+    )
+    report = ConversionReport(kernel.name, why, describe(layers), attention)
     student = IntegerStudent(network, step, options, request, report)
     student.method, student.noise_correction = header["method"], correction
     return student
@@ -143,8 +150,8 @@ def byte_report(student: IntegerStudent) -> dict[str, int]:
 
     Returns:
         ``weights``: packed codes; ``grids``: step sizes and zero-points of the weights;
-        ``tables``: step sizes, zero-points, centres and signs of the inputs, corrections
-        of the predictions; ``biases``;
+        ``tables``: step sizes, zero-points, centres and signs of the inputs, and of the operands
+        of quantized attention, corrections of the predictions; ``biases``;
         ``full_precision``: everything that is not quantized, in float32; ``packed``: the sum;
         ``float32`` and ``bfloat16``: the network with all of its weights in these.
     """
@@ -160,10 +167,13 @@ def byte_report(student: IntegerStudent) -> dict[str, int]:
         if isinstance(repeated, RepeatedChannels):  # the network itself has these channels once
             shape = layers[f"{name}.layer"].spec.shape
             entries -= len(repeated.channels) * (math.prod(shape) // shape[1] + 1)
+    attention = student.quantized_attention()
+    for module in attention.values():
+        found["tables"] += sum(x.numel() * x.element_size() for x in module.state_dict().values())
     rest = {
         key: tensor
         for key, tensor in student.network.state_dict().items()
-        if not key.startswith(tuple(f"{name}." for name in layers))
+        if not key.startswith(tuple(f"{name}." for name in (*layers, *attention)))
     }
     if student.noise_correction is not None:
         corrections = student.noise_correction.buffers()

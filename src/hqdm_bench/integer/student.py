@@ -12,7 +12,7 @@ from hqdm_bench.integer.layer import IntegerLayer
 from hqdm_bench.integer.pointwise import PointwiseConvolution
 from hqdm_bench.integer.report import ConversionReport
 from hqdm_bench.methods import MethodOptions, Request, Student
-from hqdm_bench.quantization import StepIndex, replace
+from hqdm_bench.quantization import ActivationQuantizer, StepIndex, replace
 
 __all__ = ["IntegerStudent"]
 
@@ -67,7 +67,8 @@ class IntegerStudent(Student):
                     "student on a GPU, and float16 or bfloat16"
                 )
         for module in self.network.modules():
-            if not isinstance(module, IntegerLayer):
+            # The step sizes of fake-quantized attention stay exact.
+            if not isinstance(module, (IntegerLayer, ActivationQuantizer)):
                 for parameter in module.parameters(recurse=False):
                     parameter.data = parameter.data.to(dtype)
         self.precision, self._graphs = dtype, None

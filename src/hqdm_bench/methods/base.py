@@ -14,6 +14,8 @@ from hqdm_bench.methods.request import Rates, Request
 from hqdm_bench.quantization import (
     LoRAWeight,
     NoiseCorrection,
+    QuantizedAttention,
+    QuantizedInput,
     QuantizedLayer,
     StepIndex,
 )
@@ -124,6 +126,25 @@ class Student(nn.Module):
         layers = self.quantized_layers().items()
         return {name: layer for name, layer in layers if not layer.low_bit}
 
+    def quantized_attention(self) -> dict[str, QuantizedAttention]:
+        """Every attention with quantized products by its name in the network, in module order."""
+        return {
+            name: module
+            for name, module in self.network.named_modules()
+            if isinstance(module, QuantizedAttention)
+        }
+
+    def quantized_inputs(self) -> dict[str, QuantizedInput]:
+        """What has an activation quantizer: the layers, then the operands of the attentions."""
+        return {
+            **self.quantized_layers(),
+            **{
+                f"{name}.{own_name}": operand
+                for name, attention in self.quantized_attention().items()
+                for own_name, operand in attention.named_operands().items()
+            },
+        }
+
     @property
     def trainable(self) -> bool:
         """Whether there is anything to train."""
@@ -132,7 +153,7 @@ class Student(nn.Module):
     @property
     def calibrated(self) -> bool:
         """Whether every activation quantizer has its range."""
-        return all(layer.activation.calibrated for layer in self.quantized_layers().values())
+        return all(holder.activation.calibrated for holder in self.quantized_inputs().values())
 
     def parameter_groups(self, rates: Rates | Recipe | None = None) -> list[dict[str, Any]]:
         """Groups for ``torch.optim.AdamW`` at the rates of the first update.
@@ -168,10 +189,13 @@ class Student(nn.Module):
             for params in (quantizer, dequantizer)
             if params
         ]
+        attention = self.quantized_attention().values()
+        operands = [operand for each in attention for operand in each.operands]
+        holders: list[QuantizedInput] = [*layers, *operands]
         tables = [
             table
-            for layer in layers
-            for table in layer.activation.parameters()
+            for holder in holders
+            for table in holder.activation.parameters()
             if table.requires_grad
         ]
         if tables:
@@ -216,8 +240,8 @@ class Student(nn.Module):
         return getattr(self.options, name) if isinstance(self.options, QatOptions) else None
 
     def _quantized_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        layers = self.quantized_layers().values()
-        return [entry for layer in layers for entry in layer.named_parameters()]
+        holders = self.quantized_inputs().values()
+        return [entry for holder in holders for entry in holder.named_parameters()]
 
 
 def _one_timestep(given: Any, name: str) -> float:

@@ -24,13 +24,15 @@ from hqdm_bench.quantization import (
     LearnedStep,
     Role,
     StepIndex,
+    UnsignedStep,
     boundaries,
     check_policy,
+    quantize_attention,
     replace,
     roles,
 )
 
-__all__ = ["PtqOptions", "build_ptq_student"]
+__all__ = ["PtqOptions", "build_ptq_student", "quantize_products"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ class PtqOptions(MethodOptions):
             a bit more for the tenth with the heaviest tails and a bit less for as many, if that
             lowers the error of the weight (MPQ-DM). Weights of 2 and 8 bits stay as they are:
             less or more does not exist, and the mean is kept.
+        attention: the products inside attention are in ``full_precision``, or ``quantized`` with
+            query, key and value on the activations' grids.
+        softmax_bits: of the softmax's output where these products are quantized, on the grid 0 to
+            2^b - 1 with zero-point 0 (Q-Diffusion's default 8, and its 16 for text-to-image).
     """
 
     policy: str = text_option("official", check_policy, POLICY_SAYS)
@@ -71,6 +77,8 @@ class PtqOptions(MethodOptions):
     split: Literal["none", "skip", "all"] = "none"
     outlier_split: Literal[0, 1, 2, 5, 10] = 0
     mixed: Literal["none", "kurtosis"] = "none"
+    attention: Literal["full_precision", "quantized"] = "full_precision"
+    softmax_bits: Literal[8, 16] = 8
 
     def stages(self) -> tuple[Stage, ...]:
         """Ranges alone."""
@@ -103,8 +111,8 @@ def build_ptq_student(
             whether it is linear; None for none.
 
     Raises:
-        BenchError: full-precision bits, a layer the policy selects cannot be quantized, or options
-            that exclude each other.
+        BenchError: full-precision bits, a layer the policy selects cannot be quantized, quantized
+            attention in a module without any that can be, or options that exclude each other.
     """
     if request.bits.full_precision:
         raise BenchError(f"this method quantizes; {request.bits} goes with method 'fp'")
@@ -124,6 +132,7 @@ def build_ptq_student(
         assert isinstance(source, (nn.Conv1d, nn.Conv2d, nn.Linear))
         made = layers[role].make(source, joints.get(name))
         replace(network, name, made.to(source.weight).requires_grad_(False))
+    quantize_products(options, network, request, step)
     return Student(network, step, options, request).eval()
 
 
@@ -164,6 +173,37 @@ def _makers(
     }
 
 
+def quantize_products(
+    options: PtqOptions, network: nn.Module, request: Request, step: StepIndex
+) -> None:
+    """Put quantized attention in, in place, where the options ask for it; not calibrated.
+
+    Raises:
+        BenchError: the network has no attention that can be quantized, or bits are given for the
+            softmax of one in full precision.
+    """
+    if options.attention == "full_precision":
+        if options.softmax_bits != PtqOptions.softmax_bits:
+            raise BenchError(
+                f"softmax_bits is {options.softmax_bits}, but attention is in full precision; add "
+                "option attention 'quantized' or leave softmax_bits out"
+            )
+        return
+    names = quantize_attention(
+        network,
+        lambda: _activation(options, request, request.bits.activation),
+        lambda: UnsignedStep(options.softmax_bits, _rows(options, request)),
+        step,
+    )
+    for name in names:
+        network.get_submodule(name).requires_grad_(False)
+
+
 def _activation(options: PtqOptions, request: Request, bits: int) -> LearnedStep:
-    rows = request.steps if options.activation_steps == "per_step" else 1
-    return LearnedStep(bits, rows, symmetric=options.activation_grid == "symmetric")
+    symmetric = options.activation_grid == "symmetric"
+    return LearnedStep(bits, _rows(options, request), symmetric=symmetric)
+
+
+def _rows(options: PtqOptions, request: Request) -> int:
+    """Of the tables of activations."""
+    return request.steps if options.activation_steps == "per_step" else 1

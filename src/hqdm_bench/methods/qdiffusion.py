@@ -35,6 +35,7 @@ class QDiffusionOptions(PtqOptions):
 
     policy: str = text_option("full", check_policy, POLICY_SAYS)
     activation_steps: Literal["per_step", "shared"] = "shared"
+    attention: Literal["full_precision", "quantized"] = "quantized"
     learned_steps: Literal["yes", "no"] = "yes"
 
     @classmethod

@@ -136,10 +136,12 @@ class RoundWeights(Stage):
 class LearnSteps(Stage):
     """Learn the step sizes of the low-bit layers' inputs, block after block.
 
+    Those of quantized attention are learned with the block it is in.
+
     Attributes:
         fit: settings.
         timesteps: as in `RoundWeights`.
-        leave_out: patterns on names of layers that keep their step sizes.
+        leave_out: patterns on names of layers and attentions that keep their step sizes.
     """
 
     fit: StepFit = StepFit()

@@ -137,7 +137,7 @@ def load_state(student: Student, tensors: Mapping[str, Tensor]) -> None:
 
 
 def student_state(student: Student) -> dict[str, Tensor]:
-    """State of the quantized layers by their names in the network, and the noise correction's.
+    """State of what is quantized by its names in the network, and the noise correction's.
 
     What holds several of these layers has buffers of its own.
 
@@ -146,8 +146,8 @@ def student_state(student: Student) -> dict[str, Tensor]:
     """
     state = {
         key: value
-        for name, layer in student.quantized_layers().items()
-        for key, value in layer.state_dict(prefix=f"{name}.").items()
+        for name, holder in student.quantized_inputs().items()
+        for key, value in holder.state_dict(prefix=f"{name}.").items()
     }
     for name, composite in composites(student.network).items():
         state |= {f"{name}.{key}": value for key, value in composite.named_buffers(recurse=False)}

@@ -7,6 +7,14 @@ from hqdm_bench.quantization.activation import (
     SymmetricTable,
 )
 from hqdm_bench.quantization.adaround import AdaRoundWeight, BetaSchedule
+from hqdm_bench.quantization.attention import (
+    QuantizedAttention,
+    QuantizedInput,
+    QuantizedOperand,
+    QuantizedQKVAttention,
+    QuantizedTokenAttention,
+)
+from hqdm_bench.quantization.attention_surgery import quantize_attention
 from hqdm_bench.quantization.channel_scaling import ChannelScaling
 from hqdm_bench.quantization.composite import (
     CompositeLayer,
@@ -36,9 +44,10 @@ from hqdm_bench.quantization.grid import (
     symmetric_limit,
     symmetric_max_scale,
     symmetric_mse_scale,
+    unsigned_mse_scale,
 )
 from hqdm_bench.quantization.layers import QuantizedLayer
-from hqdm_bench.quantization.learned import LearnedStep
+from hqdm_bench.quantization.learned import LearnedStep, UnsignedStep
 from hqdm_bench.quantization.learned_scaling import (
     ScalingSettings,
     TimestepWeights,
@@ -100,7 +109,12 @@ __all__ = [
     "NoiseCorrection",
     "NoiseError",
     "Observer",
+    "QuantizedAttention",
+    "QuantizedInput",
     "QuantizedLayer",
+    "QuantizedOperand",
+    "QuantizedQKVAttention",
+    "QuantizedTokenAttention",
     "RepeatedChannels",
     "Role",
     "Rotation",
@@ -113,6 +127,7 @@ __all__ = [
     "SymmetricTable",
     "TemporalBlock",
     "TimestepWeights",
+    "UnsignedStep",
     "best_exponents",
     "boundaries",
     "channel_axis",
@@ -138,6 +153,7 @@ __all__ = [
     "official",
     "outlier_channels",
     "part_input",
+    "quantize_attention",
     "reduced_sigmas",
     "replace",
     "roles",
@@ -152,6 +168,7 @@ __all__ = [
     "symmetric_max_scale",
     "symmetric_mse_scale",
     "threshold_scale",
+    "unsigned_mse_scale",
     "vote",
     "weight_grid",
 ]

@@ -37,7 +37,8 @@ class Unit:
         name: dotted name of its module.
         kind: of block, or a single ``layer``, which may be a composite one; a ``temporal`` one is
             a `TemporalBlock`.
-        layers: dotted names of the layers in it that are reconstructed, in module order.
+        layers: dotted names of the layers in it that are reconstructed, in module order; also of
+            the attentions whose products are.
     """
 
     name: str

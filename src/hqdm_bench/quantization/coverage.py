@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.quantization.adaround import AdaRoundWeight
+from hqdm_bench.quantization.attention import QuantizedAttention
 from hqdm_bench.quantization.composite import RepeatedChannels, composites
 from hqdm_bench.quantization.layers import QuantizedLayer
 from hqdm_bench.quantization.lora_weight import LoRAWeight
 from hqdm_bench.quantization.quantizable import LAYERS, TRANSPOSED
-from hqdm_bench.quantization.sizes import FLOAT_BYTES, packed_bytes, table_bytes
+from hqdm_bench.quantization.sizes import FLOAT_BYTES, operand_bytes, packed_bytes, table_bytes
 from hqdm_bench.quantization.weight import StaticWeight
 
 __all__ = ["coverage"]
@@ -26,10 +27,10 @@ def coverage(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> dic
     """Shares of multiply-accumulates and weights at each bit-width, measured by one forward pass.
 
     Counts convolutions, transposed ones too, linear layers and the projections of
-    nn.MultiheadAttention. Products inside attention are not layers and are not counted, nor are
-    rotations, norms and whatever a quantizer computes. Low-rank factors are merged before use and
-    add nothing, except where the weight has a step size for every step. A weight whose channels
-    have different bits counts at their mean.
+    nn.MultiheadAttention. Products inside attention are not layers and are not counted among them
+    (``attention`` says which are quantized), nor are rotations, norms and whatever a quantizer
+    computes. Low-rank factors are merged before use and add nothing, except where the weight has a
+    step size for every step. A weight whose channels have different bits counts at their mean.
 
     Args:
         model: a model with or without `QuantizedLayer` in it, ready to run (calibrated, step set).
@@ -46,12 +47,14 @@ def coverage(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> dic
         channels once; ``grid_bytes``, a
         float32 step size and a one-byte zero-point an output channel of the quantized layers;
         ``table_bytes``, what else these layers need at inference: activation step sizes and
-        zero-points of all steps (real ones in float32, integers at their bits), centres and their
-        products in float32, signs at a bit, and, of weights with a step size for every step, those
-        beyond the first and the smaller of codes for every step or what the codes are made from;
-        and the numbers of repeated channels;
+        zero-points of all steps (real ones in float32, integers at their bits), those of attention
+        too, centres and their products in float32, signs at a bit, and, of weights with a step size
+        for every step, those beyond the first and the smaller of codes for every step or what the
+        codes are made from; and the numbers of repeated channels;
         ``uncounted_weights``, entries of parameters with two or more axes that belong to no counted
-        layer, such as embeddings and recurrent layers.
+        layer, such as embeddings and recurrent layers; ``attention``: {"products", "macs", "bits"}
+        of the products inside attention whose factors are quantized, two in each attention, the
+        bits as in ["a4a4", "a8a4"] for query and key, probabilities and value.
 
     Raises:
         BenchError: the model has no convolution or linear layer that ran, or ``inputs`` is a
@@ -60,7 +63,8 @@ def coverage(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> dic
     if isinstance(inputs, Tensor):
         raise BenchError("coverage takes the arguments of a call; write coverage(model, (x,))")
     layers = dict(_counted_layers(model))
-    macs = _count(model, inputs, layers)
+    attention = dict(_quantized_attention(model))
+    macs = _count(model, inputs, {**layers, **attention})
     if not macs:
         raise BenchError(f"{type(model).__name__} ran no convolution or linear layer")
     groups: dict[str, dict[str, int]] = {}
@@ -79,7 +83,8 @@ def coverage(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> dic
         "by_bits": {bits: {**group, **_shares(group, totals)} for bits, group in groups.items()},
         "low_bit": _shares(low_bit, totals),
         **totals,
-        **_bytes(model, layers.values()),
+        **_bytes(model, (*layers.values(), *attention.values())),
+        "attention": _products(attention, macs),
         "uncounted_weights": _uncounted(model, layers.values()),
     }
 
@@ -94,6 +99,9 @@ def _shares(part: Mapping[str, int], totals: Mapping[str, int]) -> dict[str, flo
 def _bytes(model: nn.Module, layers: Iterable[nn.Module]) -> dict[str, int]:
     found = {"weight_bytes": 0, "float_weight_bytes": 0, "grid_bytes": 0, "table_bytes": 0}
     for layer in layers:
+        if isinstance(layer, QuantizedAttention):
+            found["table_bytes"] += operand_bytes(layer)
+            continue
         found["weight_bytes"] += packed_bytes(_weights(layer), _bits(layer)[0])
         found["float_weight_bytes"] += FLOAT_BYTES * _weights(layer)
         if isinstance(layer, QuantizedLayer):
@@ -104,6 +112,25 @@ def _bytes(model: nn.Module, layers: Iterable[nn.Module]) -> dict[str, int]:
             found["float_weight_bytes"] -= FLOAT_BYTES * repeated.extra_weights
             found["table_bytes"] += INDEX_BYTES * len(repeated.channels)
     return found
+
+
+def _quantized_attention(model: nn.Module) -> Iterator[tuple[str, QuantizedAttention]]:
+    for name, module in model.named_modules():
+        if isinstance(module, QuantizedAttention):
+            yield name, module
+
+
+def _products(
+    attention: Mapping[str, QuantizedAttention], macs: Mapping[str, int]
+) -> dict[str, Any]:
+    """Products that ran on quantized factors, and the bits of these."""
+    ran = {name: module for name, module in attention.items() if name in macs}
+    bits = dict.fromkeys(f"a{left}a{right}" for each in ran.values() for left, right in each.bits)
+    return {
+        "products": 2 * len(ran),
+        "macs": sum(macs[name] for name in ran),
+        "bits": list(bits),
+    }
 
 
 def _uncounted(model: nn.Module, layers: Iterable[nn.Module]) -> int:
@@ -157,6 +184,8 @@ def _layer_by_layer() -> Iterator[None]:
 
 
 def _macs(layer: nn.Module, args: Any, kwargs: Any, output: Any) -> int:
+    if isinstance(layer, QuantizedAttention):
+        return 2 * layer.macs(*args)
     if isinstance(layer, nn.MultiheadAttention):
         query, key, value = (
             args[place] if place < len(args) else kwargs[name]

@@ -23,6 +23,7 @@ __all__ = [
     "symmetric_limit",
     "symmetric_max_scale",
     "symmetric_mse_scale",
+    "unsigned_mse_scale",
 ]
 
 CANDIDATES = 80  # shrink factors 1, 0.99, ..., 0.21
@@ -145,6 +146,21 @@ def symmetric_mse_scale(x: Tensor, bits: int, full_range: bool = False) -> Tenso
     scales = (largest * _shrink_factors(x) / limit).clamp(min=SMALLEST_SCALE)
     bound = torch.full_like(scales, limit)
     best = best_candidates(rows, scales, -bound - int(full_range), bound)
+    return _pick(scales, best).squeeze(0)
+
+
+def unsigned_mse_scale(x: Tensor, bits: int) -> Tensor:
+    """0-d step of the grid 0 to 2^b - 1 with zero-point 0, by the search of `mse_grid`.
+
+    Args:
+        x: any shape, not negative.
+        bits: b.
+    """
+    rows = _rows(x, per_channel=False)
+    _, high = _extremes(rows)
+    scales = (high * _shrink_factors(x) / (2**bits - 1)).clamp(min=SMALLEST_SCALE)
+    bound = torch.full_like(scales, 2**bits - 1)
+    best = best_candidates(rows, scales, torch.zeros_like(bound), bound)
     return _pick(scales, best).squeeze(0)
 
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.quantization.activation import ActivationQuantizer, Number
 from hqdm_bench.quantization.functional import fake_quantize
-from hqdm_bench.quantization.grid import mse_grid, symmetric_mse_scale
+from hqdm_bench.quantization.grid import mse_grid, symmetric_mse_scale, unsigned_mse_scale
 from hqdm_bench.quantization.step import Row
 
-__all__ = ["LearnedStep", "StepGradient"]
+__all__ = ["LearnedStep", "StepGradient", "UnsignedStep"]
 
 StepGradient = Literal["plain", "lsq"]
 
@@ -76,6 +76,35 @@ class LearnedStep(ActivationQuantizer):
 
     def _tables(self, row: Row) -> tuple[Tensor, Tensor | None, int]:
         return (self.scale, self.zero, 0) if self.steps == 1 else super()._tables(row)
+
+
+class UnsignedStep(LearnedStep):
+    """Codes 0 to 2^b - 1 around a zero-point of 0, for values that are never negative.
+
+    Q-Diffusion's quantizer of the softmax's output (``always_zero`` in its code). The step is the
+    magnitude of the trained number: at 8 bits a few updates can carry that through zero, and
+    beyond it every value would be clipped to 0 and nothing learned any more.
+
+    Args:
+        bits: b, 3 to 8, or 16.
+        steps: S; 1 makes one entry for all steps.
+    """
+
+    def __init__(self, bits: int, steps: int = 1) -> None:
+        super().__init__(bits, steps, symmetric=True)  # which is to keep no zero-point
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """0 to 2^b - 1."""
+        return 0, 2**self.bits - 1
+
+    def calibrate(self, x: Tensor, step: int | None = None) -> None:
+        """Mean-error search over the largest value."""
+        self.initialise(unsigned_mse_scale(x, self.bits), step=step)
+
+    def _tables(self, row: Row) -> tuple[Tensor, Tensor | None, int]:
+        scales, zeros, step = super()._tables(row)
+        return scales.abs(), zeros, step
 
 
 class _ScaledGradient(torch.autograd.Function):

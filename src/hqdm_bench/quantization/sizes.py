@@ -5,13 +5,14 @@ import math
 from torch import Tensor, nn
 
 from hqdm_bench.quantization.activation import ActivationQuantizer, AffineStatic, AffineTable
+from hqdm_bench.quantization.attention import QuantizedAttention
 from hqdm_bench.quantization.layers import QuantizedLayer
 from hqdm_bench.quantization.learned import LearnedStep
 from hqdm_bench.quantization.lora_weight import LoRAWeight
 from hqdm_bench.quantization.mixed import MixedWeight
 from hqdm_bench.quantization.shifted_table import ShiftedTable
 
-__all__ = ["FLOAT_BYTES", "packed_bytes", "table_bytes"]
+__all__ = ["FLOAT_BYTES", "operand_bytes", "packed_bytes", "table_bytes"]
 
 FLOAT_BYTES = 4
 EXPONENT_BITS = 2  # a power-of-two factor is one of four
@@ -45,6 +46,11 @@ def table_bytes(layer: QuantizedLayer) -> int:
         total += _floats(weight.scale) // weight.steps * (weight.steps - 1)
         total += _weights_of_steps(weight, weight.steps)
     return total
+
+
+def operand_bytes(attention: QuantizedAttention) -> int:
+    """Step sizes and zero-points of an attention's four operands at all steps."""
+    return sum(_activation_bytes(operand.activation) for operand in attention.operands)
 
 
 def _activation_bytes(quantizer: ActivationQuantizer) -> int:
