@@ -8,6 +8,14 @@ from hqdm_bench.report.page.matrix import Matrix, study_matrix, table_matrix
 from hqdm_bench.report.page.tables import PageTable, page_table
 from hqdm_bench.report.page.verdict_map import VerdictMap, verdict_map
 from hqdm_bench.report.results import ResultSet
+from hqdm_bench.report.side_by_side import ModelGroup, read_side_by_side
+from hqdm_bench.report.side_by_side_notes import (
+    INTRO,
+    cannot_show,
+    images_remark,
+    side_by_side_notes,
+)
+from hqdm_bench.report.side_by_side_text import cost_table, marks_of, rank_table
 from hqdm_bench.report.study import Group
 from hqdm_bench.report.study_select import read_study
 from hqdm_bench.report.study_text import (
@@ -23,7 +31,7 @@ from hqdm_bench.report.table_model import Table
 from hqdm_bench.report.table_specs import HEADLINE
 from hqdm_bench.report.table_text import Column, TextTable, bits_text, table_text
 
-__all__ = ["TableSection", "paper_sections", "study_sections"]
+__all__ = ["TableSection", "methods_sections", "paper_sections", "study_sections"]
 
 
 @dataclass(frozen=True)
@@ -74,12 +82,41 @@ def study_sections(root: Path, suite: Suite, catalogue: Catalogue) -> tuple[Tabl
     Raises:
         BenchError: a result is missing or damaged, or a pair shares fewer than two seeds.
     """
-    if not suite.reports:
+    if not suite.studies:
         return ()
     groups = read_study(root, suite, catalogue)
     return tuple(
         _study(place, group, "comparison" in suite.reports, suite.extractor)
         for place, group in enumerate(groups, start=1)
+    )
+
+
+def methods_sections(root: Path, suite: Suite, catalogue: Catalogue) -> tuple[TableSection, ...]:
+    """The suite's methods side by side, model by model; empty where it does not ask for it.
+
+    Raises:
+        BenchError: a result is missing or damaged.
+    """
+    if "methods" not in suite.reports:
+        return ()
+    groups = read_side_by_side(root, suite, catalogue)
+    return tuple(_methods(group, suite.extractor) for group in groups)
+
+
+def _methods(group: ModelGroup, extractor: str) -> TableSection:
+    remark = images_remark(group)
+    marks = tuple(f"{mark} {text}" for text, mark in marks_of(group).items())
+    limits = (f"Cannot show: {text}" for text in cannot_show((group,), extractor))
+    return TableSection(
+        id=f"methods-{group.model.name}",
+        title="Methods side by side",
+        subtitle=group.model.name,
+        remarks=(INTRO, *([remark] if remark else [])),
+        values=page_table(rank_table(group, extractor)),
+        matrix=None,
+        costs=page_table(cost_table(group)),
+        notes=(*marks, *side_by_side_notes((group,), extractor), *limits),
+        matrix_notes=(),
     )
 
 
@@ -94,7 +131,7 @@ def _paper(table: Table, matrix: Matrix | None) -> TableSection:
         subtitle=table.model.name,
         remarks=(
             table.caption,
-            f"Ours: {table.protocol}.",
+            f"Measured: {table.protocol}.",
             *([f"Share of MACs: {table.coverage}."] if table.coverage else []),
         ),
         values=page_table(table_text(table)),
