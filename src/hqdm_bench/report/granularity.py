@@ -18,8 +18,8 @@ GRIDS_NOTE = (
     "step has its own."
 )
 NOT_INTEGER = (
-    "a grid for each input channel, which cannot be taken out of an integer dot product: not to "
-    "be ranked with grids a tensor"
+    "a grid for each input channel, which cannot be taken out of an integer dot product and is not "
+    "comparable with one a tensor"
 )
 # Options that say "not at all"; of another value the remark is made.
 ABSENT = (None, False, 0, "none", "off", "no", "full_precision")

@@ -173,9 +173,9 @@ def test_tables_hold_the_numbers_of_their_csv(full: Any, table: int) -> None:
     titles = {name: spec.title for name, spec in full.catalogue.methods.items()}
     checked = 0
     for row in rows_of(path):
-        if row["section"] != "values" or not row["ours"]:
+        if row["section"] != "values" or not row["measured"]:
             continue
-        text = number(float(row["ours"]), quantity(row["metric"]).digits("mini-classifier"))
+        text = number(float(row["measured"]), quantity(row["metric"]).digits("mini-classifier"))
         method, bits = titles[row["method"]], row["bits"].lstrip("w").replace("a", "/")
         own = {method, bits} | ({row["order"]} if row["order"] else set())
         (found,) = [line for line in shown if own <= set(line[:3])]
@@ -194,9 +194,9 @@ def test_paired_differences_hold_the_numbers_of_their_csv(full: Any) -> None:
     for row in paired:
         bits = row["bits"].lstrip("w").replace("a", "/")
         cell = lines[bits][3 + keys.index(row["metric"])]
-        assert float(cell.attributes["data-value"]) == float(row["ours"])
+        assert float(cell.attributes["data-value"]) == float(row["measured"])
         digits = quantity(row["metric"]).digits("mini-classifier")
-        assert cell.one("b").text == signed(float(row["ours"]), digits)
+        assert cell.one("b").text == signed(float(row["measured"]), digits)
         assert cell.text.endswith(row["verdict"])
     assert len(paired) == 2 * len(keys)
 
