@@ -17,7 +17,7 @@ from PIL import Image
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import read_json, write_json
-from hqdm_bench.report import write_table
+from hqdm_bench.report import write_methods, write_table
 from hqdm_bench.report.page import page_inputs, write_suite_page
 from hqdm_bench.report.page.channels import read_channels
 from hqdm_bench.report.page.gallery import preview_cells
@@ -182,6 +182,24 @@ def test_tables_hold_the_numbers_of_their_csv(full: Any, table: int) -> None:
         assert any(cell.split(" ")[0] == text for cell in found[3:]), (row, found)
         checked += 1
     assert checked >= 14
+
+
+def test_methods_stand_side_by_side_where_the_suite_asks_for_it(full: Any) -> None:
+    assert "methods-imagenet" not in written(full).read_text(encoding="utf-8")
+    full.suite = replace(full.suite, reports=("methods",))
+    write_methods(full.root, full.suite, full.catalogue)
+    article = parsed(full).one("article", id="methods-imagenet")
+    ranked, costs = article.all("table", class_="sortable")
+    rows = [[cell.text for cell in row] for row in cells(ranked)]
+    read = rows_of(full.layout.report("tiny", "methods", "csv"))
+    titles = {name: spec.title for name, spec in full.catalogue.methods.items()}
+    students = [row for row in read if row["metric"] == "noise_error"]
+    assert [row[1] for row in rows[1:]] == [titles[row["method"]] for row in students]
+    for line, row in zip(rows[1:], students, strict=True):
+        first, last = row["rank_first"], row["rank_last"]
+        assert line[3] == (first if first == last else f"{first} to {last}")
+    assert len(cells(costs)) == len(students)
+    assert "Cannot show: That two methods are equal" in article.text
 
 
 def test_paired_differences_hold_the_numbers_of_their_csv(full: Any) -> None:
