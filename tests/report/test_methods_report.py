@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from conftest import Project
 
 COST = {
-    "seconds": {"Calibrate": 1.5, "Distill": 9.0},
+    "seconds": {"Calibrate": 1.5, "LearnSteps": 9.0},
     "cpu_seconds": 12.25,
     "peak_memory_mb": 812.4,
     "samples": 12800,
@@ -34,7 +34,7 @@ def written(project: Project) -> dict[str, str]:
 
 
 def grids(text: str) -> list[list[dict[str, str]]]:
-    """Every grid of a page, each with the bit-width filled in."""
+    """Every grid of a page."""
     found: list[list[dict[str, str]]] = []
     head: list[str] = []
     for line in text.splitlines():
@@ -45,9 +45,7 @@ def grids(text: str) -> list[list[dict[str, str]]]:
             head = cells
             found.append([])
         elif not set("".join(cells)) <= set(":-"):
-            row = dict(zip(head, cells, strict=True))
-            row["W/A"] = row["W/A"] or found[-1][-1]["W/A"]
-            found[-1].append(row)
+            found[-1].append(dict(zip(head, cells, strict=True)))
     return found
 
 
@@ -111,11 +109,11 @@ def test_costs_are_those_of_the_run(project: Project) -> None:
         "812",
     )
     assert (row["Network inputs seen"], row["Extra parameters"]) == ("12 800", "1460")
-    assert row["Time by stage (s)"] == "Calibrate 1.5, Distill 9.0"
+    assert row["Time by stage (s)"] == "calibrate 1.5, learn steps 9.0"
     assert (row["Low-bit MACs (%)"], row["Size (MB)"]) == ("75.0", "2.05")
     line = next(row for row in csv_rows(texts["csv"]) if row["method"] == "hqdm")
     assert float(line["seconds"]) == 10.5
-    assert line["seconds_by_stage"] == "Calibrate: 1.5; Distill: 9.0"
+    assert line["seconds_by_stage"] == "Calibrate: 1.5; LearnSteps: 9.0"
     assert (line["samples"], line["extra_parameters"]) == ("12800.0", "1460")
 
 

@@ -6,10 +6,11 @@ from hqdm_bench.catalogue import Catalogue, Layout, Suite
 from hqdm_bench.report.side_by_side import ModelGroup, read_side_by_side
 from hqdm_bench.report.side_by_side_csv import side_by_side_csv
 from hqdm_bench.report.side_by_side_notes import (
+    COST_NOTES,
     INTRO,
     cannot_show,
     images_remark,
-    side_by_side_notes,
+    rank_notes,
 )
 from hqdm_bench.report.side_by_side_text import cost_table, marks_of, rank_table
 from hqdm_bench.report.study_page import Page, Section, write_page
@@ -34,7 +35,7 @@ def write_methods(root: Path, suite: Suite, catalogue: Catalogue) -> None:
         label=f"tab:{suite.name}-methods",
         intro=(INTRO,),
         sections=tuple(_section(group, suite.extractor) for group in groups),
-        notes=side_by_side_notes(groups, suite.extractor),
+        notes=rank_notes(groups, suite.extractor) + COST_NOTES,
         cannot=cannot_show(groups, suite.extractor),
     )
     text = side_by_side_csv(suite.name, suite.extractor, groups)

@@ -18,7 +18,7 @@ from hqdm_bench.report.table_notes import (
     thousands,
 )
 
-__all__ = ["INTRO", "cannot_show", "images_remark", "side_by_side_notes"]
+__all__ = ["COST_NOTES", "INTRO", "cannot_show", "images_remark", "rank_notes"]
 
 INTRO = (
     "Every method of the suite in one run, on the same model, images and noise: its rank at each "
@@ -46,6 +46,7 @@ SIZE_NOTE = (
     "layers. Size: codes packed without gaps, float32 elsewhere, step sizes and zero-points. "
     f"BOPs: MACs {TIMES} weight bits {TIMES} activation bits of one pass for one image."
 )
+COST_NOTES = (GRIDS_NOTE, SIZE_NOTE, COST_NOTE)
 
 
 def images_remark(group: ModelGroup) -> str:
@@ -55,8 +56,8 @@ def images_remark(group: ModelGroup) -> str:
     return f"Images: {protocol_line(*common_protocol(group.results))}."
 
 
-def side_by_side_notes(groups: Sequence[ModelGroup], extractor: str) -> tuple[str, ...]:
-    """How the numbers are read, in the order of importance."""
+def rank_notes(groups: Sequence[ModelGroup], extractor: str) -> tuple[str, ...]:
+    """How ranks and values are read, in the order of importance."""
     entries = [entry for group in groups for entry in group.entries]
     lines = [RANK_NOTE, MULTIPLE_NOTE]
     lines += interval_notes(value for entry in entries for value in entry.values.values())
@@ -68,7 +69,7 @@ def side_by_side_notes(groups: Sequence[ModelGroup], extractor: str) -> tuple[st
         lines.append(LIKE_NOTE)
     if any(common_protocol(group.results)[0]["guidance"] > 1 for group in scored):
         lines.append(GUIDANCE_NOTE)
-    return (*lines, GRIDS_NOTE, SIZE_NOTE, COST_NOTE)
+    return tuple(lines)
 
 
 def cannot_show(groups: Sequence[ModelGroup], extractor: str) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Report `methods` as tables of text: ranks and values, and what each student costs."""
 
+import re
 from collections.abc import Mapping
 
 from hqdm_bench.report.footprint import assign_marks
@@ -20,6 +21,7 @@ from hqdm_bench.report.table_text import (
 
 __all__ = ["cost_table", "marks_of", "rank_table"]
 
+CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 LEADING = (Column.plain("W/A"), Column.plain("Method", numeric=False))
 RUN_COLUMNS = (
     Column("Time (s)", "", ("time", "(s)"), numeric=True),
@@ -46,7 +48,7 @@ def rank_table(group: ModelGroup, extractor: str) -> TextTable:
         columns.append(Column(f"{head} rank", head, ("rank",), numeric=True))
         columns.append(Column(head, head, (lines[0],), numeric=True))
     blocks = tuple(
-        tuple(_rank_cells(group, entry, marks, place, extractor) for place, entry in _places(block))
+        tuple(_rank_cells(group, entry, marks, extractor) for entry in block)
         for block in group.blocks
     )
     caption = f"{group.model.name}: methods by rank at each bit-width."
@@ -61,12 +63,12 @@ def cost_table(group: ModelGroup) -> TextTable:
     blocks = tuple(
         tuple(
             (
-                *_lead(entry, marks, place),
+                *_lead(entry, marks),
                 str(entry.granularity),
                 *cost_cells(entry.footprint),
                 *_run_cells(entry.cost),
             )
-            for place, entry in _places(block)
+            for entry in block
         )
         for block in group.blocks
         if any(entry.footprint for entry in block)
@@ -75,24 +77,18 @@ def cost_table(group: ModelGroup) -> TextTable:
     return TextTable(caption, columns, blocks)
 
 
-def _places(block: tuple[Entry, ...]) -> list[tuple[int, Entry]]:
-    return list(enumerate(block))
-
-
-def _lead(entry: Entry, marks: Mapping[str, str], place: int) -> tuple[str, str]:
-    bits = bits_text(entry.bits) if place == 0 else BLANK
-    return bits, entry.title + marks.get(entry.remark, "")
+def _lead(entry: Entry, marks: Mapping[str, str]) -> tuple[str, str]:
+    return bits_text(entry.bits), entry.title + marks.get(entry.remark, "")
 
 
 def _rank_cells(
-    group: ModelGroup, entry: Entry, marks: Mapping[str, str], place: int, extractor: str
+    group: ModelGroup, entry: Entry, marks: Mapping[str, str], extractor: str
 ) -> tuple[str, ...]:
-    cells = [*_lead(entry, marks, place), str(len(entry.seeds))]
+    cells = [*_lead(entry, marks), str(len(entry.seeds))]
     for key in group.keys:
         rank, value = entry.ranks.get(key), entry.values.get(key)
-        alone = rank is not None and rank.last == 1 and len(entry.ranks) > 0
         text = BLANK if rank is None else str(rank)
-        cells.append(Strong(text) if alone else text)
+        cells.append(Strong(text) if rank is not None and rank.last == 1 else text)
         digits = quantity(key).digits(extractor)
         shown = number(value.mean, digits) + interval_text(value, digits) if value else BLANK
         cells.append(shown)
@@ -103,7 +99,7 @@ def _run_cells(found: MethodCost | None) -> tuple[str, ...]:
     """Cells under `RUN_COLUMNS` and `STAGES`; empty where the run recorded nothing."""
     if found is None:
         return (BLANK,) * (len(RUN_COLUMNS) + 1)
-    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in found.seconds.items())
+    stages = ", ".join(f"{_words(name)} {value:.1f}" for name, value in found.seconds.items())
     times = (found.total_seconds, found.cpu_seconds)
     counts = (found.peak_memory_mb, found.samples, found.extra_parameters)
     return (
@@ -111,3 +107,8 @@ def _run_cells(found: MethodCost | None) -> tuple[str, ...]:
         *(BLANK if value is None else thousands(round(value)) for value in counts),
         stages,
     )
+
+
+def _words(name: str) -> str:
+    """A stage in words: RoundWeights and round_weights as round weights."""
+    return CAPITAL.sub(" ", name).replace("_", " ").lower()

@@ -1,6 +1,6 @@
 """Sections of a page that hold tables: the paper's and those of the project's own studies."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hqdm_bench.catalogue import Catalogue, Suite
@@ -10,10 +10,11 @@ from hqdm_bench.report.page.verdict_map import VerdictMap, verdict_map
 from hqdm_bench.report.results import ResultSet
 from hqdm_bench.report.side_by_side import ModelGroup, read_side_by_side
 from hqdm_bench.report.side_by_side_notes import (
+    COST_NOTES,
     INTRO,
     cannot_show,
     images_remark,
-    side_by_side_notes,
+    rank_notes,
 )
 from hqdm_bench.report.side_by_side_text import cost_table, marks_of, rank_table
 from hqdm_bench.report.study import Group
@@ -100,23 +101,33 @@ def methods_sections(root: Path, suite: Suite, catalogue: Catalogue) -> tuple[Ta
     if "methods" not in suite.reports:
         return ()
     groups = read_side_by_side(root, suite, catalogue)
-    return tuple(_methods(group, suite.extractor) for group in groups)
+    return tuple(part for group in groups for part in _methods(group, suite.extractor))
 
 
-def _methods(group: ModelGroup, extractor: str) -> TableSection:
+def _methods(group: ModelGroup, extractor: str) -> tuple[TableSection, TableSection]:
+    """Ranks, and what the students cost."""
     remark = images_remark(group)
     marks = tuple(f"{mark} {text}" for text, mark in marks_of(group).items())
     limits = (f"Cannot show: {text}" for text in cannot_show((group,), extractor))
-    return TableSection(
+    ranked = TableSection(
         id=f"methods-{group.model.name}",
         title="Methods side by side",
         subtitle=group.model.name,
         remarks=(INTRO, *([remark] if remark else [])),
         values=page_table(rank_table(group, extractor)),
         matrix=None,
-        costs=page_table(cost_table(group)),
-        notes=(*marks, *side_by_side_notes((group,), extractor), *limits),
+        costs=None,
+        notes=(*marks, *rank_notes((group,), extractor), *limits),
         matrix_notes=(),
+    )
+    costs = cost_table(group)
+    return ranked, replace(
+        ranked,
+        id=f"method-costs-{group.model.name}",
+        title="Costs of the methods",
+        remarks=("What each student quantizes, and what making and keeping it takes.",),
+        values=page_table(costs),
+        notes=(*marks, *COST_NOTES),
     )
 
 
