@@ -33,6 +33,7 @@ def test_means_over_the_seeds_and_the_most_memory() -> None:
     assert found.seconds == {"Calibrate": 3.0, "Distill": 12.0}
     assert (found.total_seconds, found.cpu_seconds, found.peak_memory_mb) == (15.0, 25.0, 700.0)
     assert (found.samples, found.extra_parameters) == (640, 1460)
+    assert found.peak_gpu_memory_mb is None
 
 
 def test_a_stage_of_one_seed_counts_none_in_the_others() -> None:

@@ -103,11 +103,12 @@ def test_costs_are_those_of_the_run(project: Project) -> None:
     _, costs = grids(texts["md"])
     assert len(costs) == 4  # full precision costs nothing
     row = costs[0]
-    assert (row["Time (s)"], row["CPU time (s)"], row["Peak memory (MB)"]) == (
+    assert (row["Time (s)"], row["CPU time (s)"], row["Peak memory (MiB)"]) == (
         "10.5",
         "12.2",
         "812",
     )
+    assert {row["Peak GPU memory (MiB)"] for row in costs} == {""}
     assert (row["Network inputs seen"], row["Extra parameters"]) == ("12 800", "1460")
     assert row["Time by stage (s)"] == "calibrate 1.5, learn steps 9.0"
     assert (row["Low-bit MACs (%)"], row["Size (MB)"]) == ("75.0", "2.05")
@@ -120,7 +121,7 @@ def test_costs_are_those_of_the_run(project: Project) -> None:
 def test_results_without_costs_have_empty_cells(project: Project) -> None:
     texts = written(project)
     _, costs = grids(texts["md"])
-    names = ("Time (s)", "CPU time (s)", "Peak memory (MB)", "Network inputs seen")
+    names = ("Time (s)", "CPU time (s)", "Peak memory (MiB)", "Network inputs seen")
     assert {row[name] for row in costs for name in names} == {""}
     assert {row["seconds"] for row in csv_rows(texts["csv"])} == {""}
     assert "Empty: the run recorded none." in texts["md"]
@@ -137,7 +138,11 @@ def test_what_sets_a_method_apart_is_marked_in_both_tables(project: Project) -> 
 
 def test_what_it_cannot_show_is_said_below(project: Project) -> None:
     cells = [cell for cell in project.suite.cells if not cell.bits.full_precision]
-    recipe = {"steps": 20, "trajectories": 8, "post_training": {"updates": 0.005, "data": 0.1}}
+    recipe = {
+        "steps": 20,
+        "trajectories": 8,
+        "post_training": {"scale": {"updates": 0.005, "data": 0.1}},
+    }
     for cell in cells:
         content = read_json(project.layout.training(cell))
         project.write_training(cell, recipe=recipe, noise_error=content["noise_error"])

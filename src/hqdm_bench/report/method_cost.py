@@ -16,7 +16,8 @@ class MethodCost:
     Attributes:
         seconds: wall-clock time by stage, mean over the seeds.
         cpu_seconds: of the processor, over all stages, mean over the seeds.
-        peak_memory_mb: of the seed that took most.
+        peak_memory_mb: of the process (MiB), of the seed that took most.
+        peak_gpu_memory_mb: of the GPU, alike.
         samples: inputs of the network that calibration and training saw, mean over the seeds.
         extra_parameters: numbers kept for inference beside weights and biases: step sizes and
             zero-points of every step, scaling vectors, correction tables.
@@ -25,6 +26,7 @@ class MethodCost:
     seconds: Mapping[str, float]
     cpu_seconds: float | None
     peak_memory_mb: float | None
+    peak_gpu_memory_mb: float | None
     samples: float | None
     extra_parameters: int | None
 
@@ -46,6 +48,7 @@ def method_cost(results: Sequence[CellResult]) -> MethodCost | None:
         {stage: _mean([cost["seconds"].get(stage, 0.0) for cost in costs]) for stage in stages},
         _mean(_known(costs, "cpu_seconds")) if _known(costs, "cpu_seconds") else None,
         max(_known(costs, "peak_memory_mb"), default=None),
+        max(_known(costs, "peak_gpu_memory_mb"), default=None),
         _mean(_known(costs, "samples")) if _known(costs, "samples") else None,
         int(max(extra)) if extra else None,
     )

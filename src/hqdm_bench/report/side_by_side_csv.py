@@ -34,6 +34,7 @@ COLUMNS = (
     "seconds_by_stage",
     "cpu_seconds",
     "peak_memory_mb",
+    "peak_gpu_memory_mb",
     "samples",
     "extra_parameters",
 )
@@ -84,6 +85,7 @@ def _cost(found: MethodCost | None) -> dict[str, object]:
         "seconds": found.total_seconds,
         "cpu_seconds": found.cpu_seconds,
         "peak_memory_mb": found.peak_memory_mb,
+        "peak_gpu_memory_mb": found.peak_gpu_memory_mb,
         "samples": found.samples,
         "extra_parameters": found.extra_parameters,
     }

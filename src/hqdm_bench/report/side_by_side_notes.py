@@ -36,10 +36,10 @@ QUANTITY_NOTE = (
 )
 COST_NOTE = (
     "Time, memory and network inputs are of calibration and training, recorded by the run: time "
-    "and inputs are means over the seeds, memory that of the seed that took most. They depend on "
-    "the machine and what else ran on it. Extra parameters: numbers a student keeps beside "
-    "weights and biases, such as step sizes of every step, scaling vectors and correction tables. "
-    "Empty: the run recorded none."
+    "and inputs are means over the seeds, memory, libraries included, that of the seed that took "
+    "most. They depend on the machine and what else ran on it. Extra parameters: numbers a "
+    "student keeps beside weights and biases, such as step sizes of every step, scaling vectors "
+    "and correction tables. Empty: the run recorded none."
 )
 SIZE_NOTE = (
     "Low-bit: at the bits of the row; multiply-accumulates (MACs) of convolutions and linear "
@@ -113,13 +113,14 @@ def _budgets(groups: Sequence[ModelGroup]) -> list[str]:
 
 
 def _budget(updates: str, post_training: dict[str, Any]) -> str:
+    scale = post_training.get("scale", {})
     text = (
         f"What a method does at its released budget: trained students had {updates} updates of "
         "the paper's 16 000"
     )
     shares = [
-        f"{100 * post_training[key]:g} % of their released {word}"
+        f"{100 * scale[key]:g} % of their released {word}"
         for key, word in (("updates", "updates"), ("data", "calibration images"))
-        if key in post_training
+        if key in scale
     ]
     return f"{text}, post-training ones {' and '.join(shares)}." if shares else f"{text}."

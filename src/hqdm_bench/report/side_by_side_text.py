@@ -26,7 +26,8 @@ LEADING = (Column.plain("W/A"), Column.plain("Method", numeric=False))
 RUN_COLUMNS = (
     Column("Time (s)", "", ("time", "(s)"), numeric=True),
     Column("CPU time (s)", "", ("CPU", "time (s)"), numeric=True),
-    Column("Peak memory (MB)", "", ("peak memory", "(MB)"), numeric=True),
+    Column("Peak memory (MiB)", "", ("peak memory", "(MiB)"), numeric=True),
+    Column("Peak GPU memory (MiB)", "", ("on the", "GPU (MiB)"), numeric=True),
     Column("Network inputs seen", "", ("network", "inputs seen"), numeric=True),
     Column("Extra parameters", "", ("extra", "parameters"), numeric=True),
 )
@@ -101,7 +102,12 @@ def _run_cells(found: MethodCost | None) -> tuple[str, ...]:
         return (BLANK,) * (len(RUN_COLUMNS) + 1)
     stages = ", ".join(f"{_words(name)} {value:.1f}" for name, value in found.seconds.items())
     times = (found.total_seconds, found.cpu_seconds)
-    counts = (found.peak_memory_mb, found.samples, found.extra_parameters)
+    counts = (
+        found.peak_memory_mb,
+        found.peak_gpu_memory_mb,
+        found.samples,
+        found.extra_parameters,
+    )
     return (
         *(BLANK if value is None else f"{value:.1f}" for value in times),
         *(BLANK if value is None else thousands(round(value)) for value in counts),
