@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from conftest import Project
 
 COST = {
-    "seconds": {"Calibrate": 1.5, "LearnSteps": 9.0},
+    "seconds": {"1 calibrate": 1.5, "2 learn steps": 9.0},
     "cpu_seconds": 12.25,
     "peak_memory_mb": 812.4,
     "samples": 12800,
@@ -114,7 +114,7 @@ def test_costs_are_those_of_the_run(project: Project) -> None:
     assert (row["Low-bit MACs (%)"], row["Size (MB)"]) == ("75.0", "2.05")
     line = next(row for row in csv_rows(texts["csv"]) if row["method"] == "hqdm")
     assert float(line["seconds"]) == 10.5
-    assert line["seconds_by_stage"] == "Calibrate: 1.5; LearnSteps: 9.0"
+    assert line["seconds_by_stage"] == "1 calibrate: 1.5; 2 learn steps: 9.0"
     assert (line["samples"], line["extra_parameters"]) == ("12800.0", "1460")
 
 

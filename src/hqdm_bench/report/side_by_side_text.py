@@ -21,7 +21,7 @@ from hqdm_bench.report.table_text import (
 
 __all__ = ["cost_table", "marks_of", "rank_table"]
 
-CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+NUMBERED = re.compile(r"^\d+ ")
 LEADING = (Column.plain("W/A"), Column.plain("Method", numeric=False))
 RUN_COLUMNS = (
     Column("Time (s)", "", ("time", "(s)"), numeric=True),
@@ -115,6 +115,6 @@ def _run_cells(found: MethodCost | None) -> tuple[str, ...]:
     )
 
 
-def _words(name: str) -> str:
-    """A stage in words: RoundWeights and round_weights as round weights."""
-    return CAPITAL.sub(" ", name).replace("_", " ").lower()
+def _words(stage: str) -> str:
+    """Its name without the number that says when it came."""
+    return NUMBERED.sub("", stage)
