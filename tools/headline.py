@@ -98,7 +98,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _value(row: dict[str, str], digits: int) -> str:
-    return f"{float(row['ours']):.{digits}f} ± {float(row['half_width']):.{digits}f}"
+    return f"{float(row['measured']):.{digits}f} ± {float(row['half_width']):.{digits}f}"
 
 
 def _line(bits: str, title: str, cells: list[str]) -> str:

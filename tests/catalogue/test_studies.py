@@ -152,7 +152,7 @@ def test_checkpoints_without_images_need_no_extractor_and_no_reference(catalogue
         ),
         (
             lambda suite: suite.update(reports=["table"]),
-            r"reports\.0 is 'table'; allowed: differences, comparison",
+            r"reports\.0 is 'table'; allowed: differences, comparison, methods",
         ),
         (
             compare(("hqdm", ["hqdm-k3"])),
@@ -169,6 +169,13 @@ def test_checkpoints_without_images_need_no_extractor_and_no_reference(catalogue
 def test_what_a_suite_cannot_show_is_refused(catalogue_with, change, message):
     with pytest.raises(BenchError, match=rf"suites/eight\.yaml: .*{message}"):
         catalogue_with("suites/eight.yaml", change)
+
+
+def test_methods_side_by_side_need_no_comparison(catalogue_with):
+    found = catalogue_with("suites/eight.yaml", lambda suite: suite.update(reports=["methods"]))
+    suite = found.suite("eight")
+    assert (suite.reports, suite.studies, suite.comparisons) == (("methods",), (), ())
+    assert suite_jobs(found, suite).by_rule()["report_table"] == 1
 
 
 def test_errors_over_timesteps_need_a_protocol_that_records_them(catalogue_with):

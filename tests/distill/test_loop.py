@@ -16,6 +16,7 @@ from hqdm_bench.distill import (
     guided_loss,
     loop,
     noise_error,
+    noise_errors,
     training_sequence,
 )
 from hqdm_bench.methods import Student, build_student
@@ -109,6 +110,23 @@ def test_noise_error_of_a_silent_student_is_one(
     assert noise_error(student, teacher, trajectories) == 1.0
     with pytest.raises(BenchError, match="no trajectory is held out"):
         noise_error(student, teacher, trajectories.training)
+
+
+def test_noise_errors_by_image_are_those_of_each_image_alone(
+    teacher: LatentDiffusion, recipe: Recipe, trajectories: Trajectories
+) -> None:
+    student = trained_from(teacher, recipe, trajectories)
+    found = noise_errors(student, teacher, trajectories)
+    held_out = trajectories.held_out
+    count, _, images = held_out.eps.shape[:3]
+    assert len(found.errors) == len(found.energies) == count * images
+    energies = held_out.eps.double().square().sum((1, 3, 4, 5)).flatten()
+    assert found.energies == pytest.approx(energies.tolist())
+    assert sum(found.errors) / sum(found.energies) == found.relative
+    assert noise_error(student, teacher, trajectories) == found.relative
+    lone = replace(trajectories, pool=trajectories.pool + count - 1)  # the last one held out
+    alone = noise_errors(student, teacher, lone)
+    assert alone.errors == pytest.approx(found.errors[-images:], rel=1e-4)
 
 
 class KilledError(Exception):

@@ -55,6 +55,7 @@ FID = {
     ("efficientdm", "w8a3"): (4.0,),
     ("hqdm", "w8a3"): (3.0,),
     ("hqdm-k3", "w4a4"): (0.75,),
+    ("dmq", "w4a8"): (9.5,),  # for tests that add the cell
 }
 
 

@@ -78,7 +78,7 @@ def test_tables_set_the_best_in_bold(project: Project) -> None:
     assert bold[0].startswith("| HQ-DM | 4/4 | 3 ")
     assert "| **1.500 ± " in bold[0]
     assert "| 75.0 ± 0.0 |" in bold[0]  # precision is the same in both
-    assert "Bold: ahead of every other row" in texts["md"]
+    assert "Bold: ahead of every other measured row" in texts["md"]
     assert r"\textbf{1.500 $\pm$ " in texts["tex"]
     rows = csv.DictReader(texts["csv"].splitlines())
     best = [(r["method"], r["bits"], r["metric"]) for r in rows if r["best"] == "yes"]

@@ -115,6 +115,6 @@ def test_tables_without_exemptions_have_no_marks(project: Project) -> None:
     )
     assert "†" not in markdown
     head, *lines = csv_text.splitlines()
-    assert head.endswith("verdict,mac_share,weight_share,packed_bytes,bops,layers")
+    assert head.endswith("verdict,mac_share,weight_share,packed_bytes,bops,layers,grids,remarks")
     ours = [line for line in lines if line.startswith("values") and ",hqdm,,,w4a4,fid" in line]
-    assert [line.endswith("0.75,0.9,2050000,4000000000,") for line in ours] == [True]
+    assert [line.endswith('4000000000,,"channel; tensor, per step",') for line in ours] == [True]

@@ -54,7 +54,7 @@ wildcard_constraints:
     protocol="|".join(CATALOGUE.protocols),
     shard=r"\d+",
     number=r"[1-4]",
-    report="differences|comparison",
+    report="differences|comparison|methods",
     figure=r"fig\d\d[a-z]?_[a-z0-9_]+",
 
 
@@ -205,6 +205,16 @@ def table_cells(wildcards):
     return [cell for spec in models for cell in suite.model(spec.name).cells]
 
 
+def quoted_in(number):
+    """Printed numbers of a table: the paper's, and what other papers add to it."""
+    return [local(f"paper/data/table{number}.csv"), local("paper/data/quoted.csv")]
+
+
+def report_verb(wildcards):
+    """Verb of a report; `methods` alone lists what is registered."""
+    return "methods-table" if wildcards.report == "methods" else wildcards.report
+
+
 def table_inputs(wildcards):
     """Metrics of every cell in the table, and the training record of every student."""
     cells = table_cells(wildcards)
@@ -218,7 +228,7 @@ def table_inputs(wildcards):
         for entry in CATALOGUE.suite(wildcards.suite).models
         if entry.model in shown and any(part.expect for part in entry.baselines)
     ]
-    return [*map(str, paths), local(f"paper/data/table{wildcards.number}.csv")]
+    return [*map(str, paths), *quoted_in(wildcards.number)]
 
 
 def report_inputs(wildcards):
@@ -267,7 +277,7 @@ def page_files(wildcards):
     paths = [str(path) for path in page_inputs(Path("."), suite)]
     if suite.tables:
         paths.append(str(LAYOUT.claims(suite.name, "json")))
-    return paths + [local(f"paper/data/table{number}.csv") for number in suite.tables]
+    return paths + [path for number in suite.tables for path in quoted_in(number)]
 
 
 def shown_on_page(suite):

@@ -54,8 +54,9 @@ rule report_table:
         runtime=5,
     params:
         shown=lambda wildcards: shown_in_reports(wildcards.suite),
+        verb=report_verb,
     shell:
-        "hqdm-bench {wildcards.report} --suite {wildcards.suite} 2> {log}"
+        "hqdm-bench {params.verb} --suite {wildcards.suite} 2> {log}"
 
 
 rule claims:

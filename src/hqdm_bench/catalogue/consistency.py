@@ -142,9 +142,9 @@ def _shown(figure: Mapping[str, Any], where: str) -> Iterator[str]:
 
 
 def _check_comparisons(suite: Suite, path: Path) -> None:
-    if suite.reports and not suite.comparisons:
+    if suite.studies and not suite.comparisons:
         raise BenchError(
-            f"{path}: reports has {', '.join(suite.reports)}; say under 'compare' which methods "
+            f"{path}: reports has {', '.join(suite.studies)}; say under 'compare' which methods "
             "are set against which baseline"
         )
     held = dict.fromkeys(cell.method for cell in suite.cells)

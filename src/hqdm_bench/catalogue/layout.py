@@ -97,7 +97,7 @@ class Layout:
         return self.root / "results" / suite / "tables" / f"table{number}.{suffix}"
 
     def report(self, suite: str, name: str, suffix: str) -> Path:
-        """A table of the project's own, differences or comparison; suffix csv, md or tex."""
+        """A table of the project's own, such as differences; suffix csv, md or tex."""
         return self.root / "results" / suite / "tables" / f"{name}.{suffix}"
 
     def figure(self, suite: str, name: str, suffix: str) -> Path:

@@ -9,6 +9,8 @@ from hqdm_bench.common.errors import BenchError
 
 __all__ = ["Baseline", "Cell", "Comparison", "Suite", "SuiteModel"]
 
+STUDIES = ("differences", "comparison")  # reports of what a suite compares
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -111,8 +113,8 @@ class Suite:
         extractor: feature extractor of all its metrics.
         figures: file stem to figure entry (``kind`` and what it shows).
         tables: numbers of the paper's tables it fills.
-        reports: tables of its own it fills, ``differences`` or ``comparison``.
-        comparisons: what these set against what.
+        reports: tables of its own it fills, ``differences``, ``comparison`` or ``methods``.
+        comparisons: what the first two set against what.
         engine: how students compute when they draw: ``fake``-quantized in floating point, or
             ``auto``, in int8 where that is exact; what was done is recorded with the images.
     """
@@ -125,6 +127,11 @@ class Suite:
     reports: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     engine: Literal["fake", "auto"] = "fake"
+
+    @property
+    def studies(self) -> tuple[str, ...]:
+        """The reports that set methods against a baseline."""
+        return tuple(name for name in self.reports if name in STUDIES)
 
     @property
     def cells(self) -> tuple[Cell, ...]:

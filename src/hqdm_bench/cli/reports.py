@@ -28,6 +28,12 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     add_suite(comparison)
     comparison.set_defaults(run=_comparison)
 
+    methods = verbs.add_parser(
+        "methods-table", help="every method of a suite side by side: ranks, grids and costs"
+    )
+    add_suite(methods)
+    methods.set_defaults(run=_methods)
+
     figure = verbs.add_parser("figure", help="one of the paper's figures, as pdf and png")
     add_suite(figure)
     figure.add_argument("--name", required=True, help="figure of the suite, such as fig04_loss")
@@ -58,16 +64,25 @@ def _comparison(arguments: argparse.Namespace) -> None:
     write_comparison(arguments.root, context.suite, context.catalogue)
 
 
+def _methods(arguments: argparse.Namespace) -> None:
+    context = _reporting(arguments, "methods")
+
+    from hqdm_bench.report import write_methods
+
+    write_methods(arguments.root, context.suite, context.catalogue)
+
+
 def _reporting(arguments: argparse.Namespace, name: str) -> Context:
     """The context, if the suite makes the report."""
     context = Context.of(arguments)
     suite = context.suite
     if name not in suite.reports:
         makers = [one.name for one in context.catalogue.suites.values() if name in one.reports]
+        compares = "" if name == "methods" else " and say under 'compare' what is set against what"
         raise BenchError(
             f"suite '{suite.name}' has no report '{name}' (suites that have: "
             f"{', '.join(makers) or 'none'}); add it to 'reports' in "
-            f"config/suites/{suite.name}.yaml and say under 'compare' what is set against what"
+            f"config/suites/{suite.name}.yaml{compares}"
         )
     return context
 

@@ -1,20 +1,10 @@
 """Named random streams: every random thing says who it is for."""
 
-import hashlib
-
 import torch
 
+from hqdm_bench.common.streams import derive_seed
+
 __all__ = ["derive_seed", "generator"]
-
-
-def derive_seed(*parts: str | int) -> int:
-    """63-bit seed of a named stream, for example ``derive_seed("noise", seed, image)``.
-
-    Streams with different names or numbers are independent for all practical purposes (sha256), so
-    adding a new consumer of randomness never shifts another one's numbers.
-    """
-    name = "/".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 def generator(*parts: str | int) -> torch.Generator:

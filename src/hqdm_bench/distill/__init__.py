@@ -29,12 +29,13 @@ from hqdm_bench.distill.trajectories import (
     save_trajectories,
     training_sequence,
 )
-from hqdm_bench.distill.validate import noise_error
+from hqdm_bench.distill.validate import NoiseErrors, noise_error, noise_errors
 
 __all__ = [
     "RUNNERS",
     "AdamW",
     "History",
+    "NoiseErrors",
     "Optimiser",
     "Paths",
     "Reconstructed",
@@ -55,6 +56,7 @@ __all__ = [
     "guided_loss",
     "load_trajectories",
     "noise_error",
+    "noise_errors",
     "post_train",
     "reconstruct_steps",
     "reconstruct_weights",

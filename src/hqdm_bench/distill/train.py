@@ -1,6 +1,6 @@
 """From a teacher to a finished student, in one call."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hqdm_bench.distill.noise_correction import correct_noise
 from hqdm_bench.distill.post_training import Work, run_stage
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.distill.trajectories import Trajectories
-from hqdm_bench.distill.validate import noise_error
+from hqdm_bench.distill.validate import NoiseErrors, noise_errors
 from hqdm_bench.methods import (
     Calibrate,
     CorrectNoise,
@@ -39,16 +39,21 @@ class Trained:
 
     Attributes:
         history: losses of the distillation; empty for a method without one.
-        noise_error: relative squared error on held-out trajectories.
+        errors: on held-out trajectories, by image.
         coverage: shares of multiply-accumulates and weights by bit-width, size, bit operations.
         cost: what its stages took.
     """
 
     student: Student
     history: History
-    noise_error: float
+    errors: NoiseErrors
     coverage: dict[str, Any]
     cost: TrainingCost
+
+    @property
+    def noise_error(self) -> float:
+        """Relative squared error on held-out trajectories."""
+        return self.errors.relative
 
     def summary(self) -> dict[str, Any]:
         """What ``training.json`` says about the training."""
@@ -56,6 +61,7 @@ class Trained:
         return {
             "options": self.student.options.resolved(),
             "noise_error": self.noise_error,
+            "noise_errors": asdict(self.errors),
             "loss": {"first_epoch": means[0], "last_epoch": means[-1]} if means else None,
             "coverage": self.coverage,
             "cost": self.cost.asdict(),
@@ -93,8 +99,8 @@ def train_student(
     student = student.to(next(teacher.unet.parameters()).device)
     run = _Run(student, teacher, trajectories, recipe, seed, checkpoint)
     history, cost = run.stages()
-    error = noise_error(student, teacher, trajectories)
-    return Trained(student, history, error, _coverage(student, teacher, trajectories), cost)
+    errors = noise_errors(student, teacher, trajectories)
+    return Trained(student, history, errors, _coverage(student, teacher, trajectories), cost)
 
 
 def stages_file(checkpoint: Path) -> Path:

@@ -17,6 +17,7 @@ __all__ = [
     "PaperValue",
     "is_the_papers",
     "paper_rows",
+    "read_rows",
 ]
 
 PAPER_IMAGES = 50_000  # generated images per model, section 5.1
@@ -41,10 +42,12 @@ class PaperValue:
     Attributes:
         value: None where the paper prints a dash.
         note: empty, or how the dash is read: ``failed`` or ``not given``.
+        decimals: digits that are printed.
     """
 
     value: float | None
     note: str
+    decimals: int = 2
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,32 @@ def paper_rows(root: Path, number: int) -> tuple[PaperRow, ...]:
     Raises:
         BenchError: the file is missing or breaks its form.
     """
-    path = root / "paper" / "data" / f"table{number}.csv"
+    return read_rows(root / "paper" / "data" / f"table{number}.csv", {"table": str(number)})
+
+
+def read_rows(path: Path, wanted: Mapping[str, str]) -> tuple[PaperRow, ...]:
+    """Rows of a file of printed numbers, in its order.
+
+    Args:
+        path: a csv with the columns of the paper's tables, or with those of ``wanted`` as well.
+        wanted: column to the value that lines must have.
+
+    Raises:
+        BenchError: the file is missing or breaks its form.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as handle:
             reader = csv.DictReader(handle)
             entries = list(reader)
     except FileNotFoundError:
         raise BenchError(f"{path} does not exist; restore it from the repository") from None
-    if reader.fieldnames != COLUMNS:
-        raise BenchError(f"{path}: columns must be {','.join(COLUMNS)}")
+    columns = list(dict.fromkeys((*wanted, *COLUMNS)))
+    if reader.fieldnames != columns:
+        raise BenchError(f"{path}: columns must be {','.join(columns)}")
     rows: dict[tuple[str, str, str], dict[str, PaperValue]] = {}
     for line, entry in enumerate(entries, start=2):
+        if any(entry[key] != value for key, value in wanted.items()):
+            continue
         values = rows.setdefault((entry["method"], entry["bits"], entry["order"]), {})
         if entry["metric"] not in METRICS or entry["metric"] in values:
             raise BenchError(f"{path}, line {line}: metric '{entry['metric']}' unknown or repeated")
@@ -104,6 +122,6 @@ def _value(entry: dict[str, str], where: str) -> PaperValue:
     if bool(text) == bool(note) or note not in ("", "failed", "not given"):
         raise BenchError(f"{where}: a value has no note; a dash is 'failed' or 'not given'")
     try:
-        return PaperValue(float(text) if text else None, note)
+        return PaperValue(float(text) if text else None, note, len(text.partition(".")[2]))
     except ValueError:
         raise BenchError(f"{where}: value '{text}' is not a number") from None

@@ -36,6 +36,7 @@ class Page:
         intro: what it is and what it can show; sentences of one paragraph.
         notes: how its numbers are read.
         summary: sentences at the end, or none.
+        cannot: what its numbers cannot show, or nothing.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Page:
     sections: tuple[Section, ...]
     notes: tuple[str, ...]
     summary: tuple[str, ...] = ()
+    cannot: tuple[str, ...] = ()
 
 
 def write_page(layout: Layout, suite: str, name: str, csv_text: str, page: Page) -> None:
@@ -63,6 +65,8 @@ def page_markdown(page: Page) -> str:
             lines += [f"**{table.caption}**", "", *grid(table), ""]
         lines += [*(f"- {note}" for note in section.notes), *([""] if section.notes else [])]
     lines += ["## How to read it", "", *(f"- {note}" for note in page.notes)]
+    if page.cannot:
+        lines += ["", "## What it cannot show", "", *(f"- {sentence}" for sentence in page.cannot)]
     if page.summary:
         lines += ["", "## Summary", "", *(f"- {sentence}" for sentence in page.summary)]
     return "\n".join(lines) + "\n"
@@ -77,6 +81,8 @@ def page_latex(page: Page) -> str:
             notes += section.notes if number == len(section.tables) else ()
             parts.append(float_table(table, f"{page.label}-{place}-{number}", notes))
     parts.append(_items(page.notes))
+    if page.cannot:
+        parts += ["What it cannot show:", _items(page.cannot)]
     if page.summary:
         parts.append(_items(page.summary))
     return "\n".join(parts)

@@ -18,6 +18,7 @@ from hqdm_bench.report.table_text import Column, number, signed
 
 __all__ = [
     "COST_COLUMNS",
+    "TIMES",
     "change_text",
     "cost_cells",
     "level_text",

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from hqdm_bench.report.estimates import Estimate
 from hqdm_bench.report.footprint import Footprint
 from hqdm_bench.report.quantities import quantity
-from hqdm_bench.report.table_model import Table, difference
+from hqdm_bench.report.table_model import Row, Table, difference
 
 __all__ = ["CSV_COLUMNS", "FOOTPRINT_COLUMNS", "csv_text", "footprint_cells"]
 
@@ -26,19 +26,22 @@ CSV_COLUMNS = (
     "bits",
     "metric",
     "unit",
-    "paper",
-    "paper_note",
+    "quoted",
+    "quoted_note",
+    "quoted_from",  # hqdm_run: the paper's own run, hqdm_cited: cited by it, else another paper
     "n",
-    "ours",  # paired: the mean difference
+    "measured",  # paired: the mean difference
     "half_width",  # of a 95 % interval over seeds
     "low",  # end of the 95 % interval
     "high",
     "source",  # what the interval is over: seeds, or images of one seed
-    "best",  # values: yes where it is ahead of every other row of ours at its bits
-    "ours_minus_paper",
+    "best",  # values: yes where it is ahead of every other measured row at its bits
+    "measured_minus_quoted",
     "verdict",
     *FOOTPRINT_COLUMNS,
     "layers",  # which are low-bit, where that is not the table's rule
+    "grids",  # of weights; of inputs
+    "remarks",  # what else sets the student apart
 )
 
 
@@ -63,8 +66,8 @@ def csv_text(tables: Sequence[Table]) -> str:
 def _values(table: Table) -> Iterator[dict[str, object]]:
     for row in table.rows:
         for key in (*table.metrics, *table.diagnostics, *table.extras):
-            printed, ours = row.paper.get(key), row.ours.get(key)
-            if printed is None and ours is None:
+            printed, measured = row.quoted.get(key), row.measured.get(key)
+            if printed is None and measured is None:
                 continue
             line: dict[str, object] = {
                 "section": "values",
@@ -75,14 +78,14 @@ def _values(table: Table) -> Iterator[dict[str, object]]:
                 "unit": quantity(key).unit,
             }
             if printed is not None:
-                line["paper"] = "" if printed.value is None else printed.value
-                line["paper_note"] = printed.note
-            if ours is not None:
-                line |= _estimate(ours) | footprint_cells(row.footprint) | {"layers": row.layers}
+                line["quoted"] = "" if printed.value is None else printed.value
+                line |= {"quoted_note": printed.note, "quoted_from": row.source}
+            if measured is not None:
+                line |= _estimate(measured) | footprint_cells(row.footprint) | _peculiar(row)
                 line["best"] = "yes" if key in row.best else ""
             if table.comparable:
-                gap = difference(ours, printed)
-                line["ours_minus_paper"] = "" if gap is None else gap
+                gap = difference(row, key)
+                line["measured_minus_quoted"] = "" if gap is None else gap
             yield line
 
 
@@ -105,7 +108,13 @@ def footprint_cells(found: Footprint | None, prefix: str = "") -> dict[str, obje
     return {f"{prefix}{key}": value for key, value in asdict(found).items()} if found else {}
 
 
+def _peculiar(row: Row) -> dict[str, object]:
+    found = row.granularity
+    grids = {"grids": str(found), "remarks": "; ".join(found.remarks)} if found else {}
+    return {"layers": row.layers, **grids}
+
+
 def _estimate(value: Estimate) -> dict[str, object]:
     ends = {"half_width": value.half_width, "low": value.low, "high": value.high}
     found = {key: "" if end is None else end for key, end in ends.items()}
-    return {"n": value.n, "ours": value.mean, **found, "source": value.source or ""}
+    return {"n": value.n, "measured": value.mean, **found, "source": value.source or ""}

@@ -35,6 +35,8 @@ SPECIAL = str.maketrans(
         "§": r"{\S}",
         "¶": r"{\P}",
         "é": r"\'e",
+        "“": "``",
+        "”": "''",
     }
 )
 
@@ -46,7 +48,10 @@ def escape(text: str) -> str:
 
 def latex(table: Table) -> str:
     """A ``table`` float, and a second one with the paired comparison; needs booktabs, graphicx."""
-    notes = [f"Ours: {table.protocol}. Coverage (share of MACs): {table.coverage}.", *table.notes]
+    notes = [
+        f"Measured: {table.protocol}. Coverage (share of MACs): {table.coverage}.",
+        *table.notes,
+    ]
     label = f"tab:{table.suite}-{table.model.name}-{table.number}"
     parts = [PACKAGES, float_table(table_text(table), label, notes)]
     comparison = comparison_text(table)

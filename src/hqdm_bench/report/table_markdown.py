@@ -10,7 +10,7 @@ def markdown(table: Table) -> str:
     """Caption, protocol, table, notes, and below them the paired comparison."""
     text = table_text(table)
     lines = [f"## Table {table.number}: {table.model.name}", "", f"**{text.caption}**", ""]
-    lines += [f"Ours: {table.protocol}.  ", f"Coverage (share of MACs): {table.coverage}.", ""]
+    lines += [f"Measured: {table.protocol}.  ", f"Coverage (share of MACs): {table.coverage}.", ""]
     lines += grid(text)
     lines += ["", *(f"- {note}" for note in table.notes)]
     comparison = comparison_text(table)

@@ -7,8 +7,10 @@ from typing import Any
 from hqdm_bench.catalogue import ModelSpec
 from hqdm_bench.report.estimates import IMAGES, SEEDS, Estimate
 from hqdm_bench.report.footprint import shares_text
+from hqdm_bench.report.granularity import GRIDS_NOTE
 from hqdm_bench.report.paper import PAPER_IMAGES
 from hqdm_bench.report.quantities import MINI_EXTRACTOR, quantity
+from hqdm_bench.report.quoted import SOURCES
 from hqdm_bench.report.results import CellResult
 from hqdm_bench.report.table_model import Row
 
@@ -16,6 +18,7 @@ __all__ = [
     "GUIDANCE_NOTE",
     "LIKE_NOTE",
     "MULTIPLE_NOTE",
+    "PAIRED_IMAGES_NOTE",
     "best_notes",
     "comparison_notes",
     "coverage_line",
@@ -23,6 +26,7 @@ __all__ = [
     "interval_notes",
     "notes",
     "protocol_line",
+    "source_notes",
     "thousands",
 ]
 
@@ -59,8 +63,9 @@ PAIRED_IMAGES_NOTE = (
     "ahead there is ahead with these two students, and another seed may turn it."
 )
 NO_INTERVAL_NOTE = "A number without either comes from one training seed and has no interval."
+MEASURED_NOTE = "Measured: by this package, every row under the one protocol above."
 BEST_NOTE = (
-    "Bold: ahead of every other row of ours at the same bits, each paired 95 % interval excluding "
+    "Bold: ahead of every other measured row at the same bits, each paired 95 % interval excluding "
     "zero. Where none is bold, no row is told from all others."
 )
 
@@ -128,11 +133,11 @@ def notes(
         lines.append(GUIDANCE_NOTE)
     lines.append(
         "Noise error: squared error of the predicted noise over the teacher's energy on held-out "
-        "trajectories. PSNR and latent MSE: median over images, against the full-precision image "
-        "of the same noise and label."
+        "trajectories, whose images its brackets are over. PSNR and latent MSE: median over "
+        "images, against the full-precision image of the same noise and label."
     )
     lines.append(
-        "—: a dash in the paper. Blank: the paper has no such row, or it was not run here."
+        "—: a dash in the paper. Blank: no paper quoted here has it, or it was not measured."
     )
     return tuple(lines)
 
@@ -196,9 +201,18 @@ def comparison_notes(differences: Iterable[Estimate]) -> tuple[str, ...]:
     return PAIRED_NOTE, *over_images, MULTIPLE_NOTE
 
 
+def source_notes(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What is quoted and from where, what is measured, and how the grids are named."""
+    held = {row.source for row in rows}
+    said = [f"“{entry.label}”: {entry.says}." for name, entry in SOURCES.items() if name in held]
+    words = ("Quoted: printed in a paper, not measured here.", *said, MEASURED_NOTE)
+    found = (" ".join(words),)
+    return (*found, GRIDS_NOTE) if any(row.granularity for row in rows) else found
+
+
 def best_notes(rows: Iterable[Row]) -> tuple[str, ...]:
-    """What bold says, where several rows of ours could be."""
-    counts = Counter(row.bits for row in rows if row.ours)
+    """What bold says, where several measured rows could be."""
+    counts = Counter(row.bits for row in rows if row.measured)
     return (BEST_NOTE,) if any(count > 1 for count in counts.values()) else ()
 
 

@@ -7,9 +7,11 @@ from hqdm_bench.catalogue import Bits
 from hqdm_bench.report.estimates import Estimate, PairedDifference
 from hqdm_bench.report.paper import PaperValue
 from hqdm_bench.report.quantities import METRICS, Quantity, quantity
+from hqdm_bench.report.quoted import SOURCES
 from hqdm_bench.report.table_model import Row, Table, difference
 
 __all__ = [
+    "BLANK",
     "MINUS",
     "Column",
     "Strong",
@@ -65,12 +67,16 @@ class TextTable:
 
 
 def table_text(table: Table) -> TextTable:
-    """Paper and ours side by side, one block per bit-width.
+    """Quoted and measured numbers side by side, one block per bit-width.
 
-    The difference column exists only where ours is the paper's experiment.
+    The difference column exists only where what is measured is the paper's experiment.
     """
     ordered = any(row.order is not None for row in table.rows)
     columns = [Column.plain("Method", numeric=False), Column.plain("W/A"), Column.plain("n")]
+    columns += [
+        Column("Grids: weight; input", "", ("grids:", "weight; input"), numeric=False),
+        Column("Quoted from", "", ("quoted", "from"), numeric=False),
+    ]
     if ordered:
         columns.insert(1, Column.plain("k"))
     for key in table.metrics:
@@ -111,16 +117,16 @@ def comparison_text(table: Table) -> TextTable | None:
 
 
 def _metric_columns(table: Table, kind: Quantity) -> list[Column]:
-    """Paper, ours, and their difference where it means something."""
+    """Quoted, measured, and their difference where it means something."""
     group, own = kind.paper_head, kind.head(table.extractor)
     remark = () if own == group else (_own_name(table, kind),)
     columns = [
-        Column(f"{group} paper", group, ("paper",), numeric=True),
-        Column(f"{own} ours", group, ("ours", *remark), numeric=True),
+        Column(f"{group} quoted", group, ("quoted",), numeric=True),
+        Column(f"{own} measured", group, ("measured", *remark), numeric=True),
     ]
     if table.comparable:
-        words = ("ours", f"{MINUS} paper")
-        columns.append(Column(f"{group} ours {MINUS} paper", group, words, numeric=True))
+        words = ("measured", f"{MINUS} quoted")
+        columns.append(Column(f"{group} measured {MINUS} quoted", group, words, numeric=True))
     return columns
 
 
@@ -131,17 +137,24 @@ def _own_name(table: Table, kind: Quantity) -> str:
 
 
 def _cells(table: Table, row: Row, ordered: bool) -> tuple[str, ...]:
-    cells = [row.title + row.mark, bits_text(row.bits), str(len(row.seeds)) if row.seeds else BLANK]
+    cells = [
+        row.title + row.mark,
+        bits_text(row.bits),
+        str(len(row.seeds)) if row.seeds else BLANK,
+        str(row.granularity or BLANK),
+        SOURCES[row.source].label if row.source else BLANK,
+    ]
     if ordered:
         cells.insert(1, str(row.order))
     for key in table.metrics:
-        printed, ours = row.paper.get(key), row.ours.get(key)
         digits = METRICS[key].digits(table.extractor)
-        cells += [_paper(printed), _ours(row, key, digits)]
+        cells += [_quoted(row.quoted.get(key)), _measured(row, key, digits)]
         if table.comparable:
-            gap = difference(ours, printed)
+            gap = difference(row, key)
             cells.append(BLANK if gap is None else signed(gap, digits))
-    cells += [_ours(row, key, quantity(key).digits(table.extractor)) for key in table.diagnostics]
+    cells += [
+        _measured(row, key, quantity(key).digits(table.extractor)) for key in table.diagnostics
+    ]
     return tuple(cells)
 
 
@@ -164,14 +177,14 @@ def bits_text(bits: Bits) -> str:
     return f"{bits.weight}/{bits.activation}"
 
 
-def _paper(value: PaperValue | None) -> str:
+def _quoted(value: PaperValue | None) -> str:
     if value is None:
         return BLANK
-    return DASH if value.value is None else f"{value.value:.2f}"
+    return DASH if value.value is None else f"{value.value:.{value.decimals}f}"
 
 
-def _ours(row: Row, key: str, digits: int) -> str:
-    value = row.ours.get(key)
+def _measured(row: Row, key: str, digits: int) -> str:
+    value = row.measured.get(key)
     if value is None:
         return BLANK
     text = number(value.mean, digits) + interval_text(value, digits)

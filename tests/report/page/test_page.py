@@ -17,7 +17,7 @@ from PIL import Image
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import read_json, write_json
-from hqdm_bench.report import write_table
+from hqdm_bench.report import write_methods, write_table
 from hqdm_bench.report.page import page_inputs, write_suite_page
 from hqdm_bench.report.page.channels import read_channels
 from hqdm_bench.report.page.gallery import preview_cells
@@ -173,15 +173,34 @@ def test_tables_hold_the_numbers_of_their_csv(full: Any, table: int) -> None:
     titles = {name: spec.title for name, spec in full.catalogue.methods.items()}
     checked = 0
     for row in rows_of(path):
-        if row["section"] != "values" or not row["ours"]:
+        if row["section"] != "values" or not row["measured"]:
             continue
-        text = number(float(row["ours"]), quantity(row["metric"]).digits("mini-classifier"))
+        text = number(float(row["measured"]), quantity(row["metric"]).digits("mini-classifier"))
         method, bits = titles[row["method"]], row["bits"].lstrip("w").replace("a", "/")
         own = {method, bits} | ({row["order"]} if row["order"] else set())
         (found,) = [line for line in shown if own <= set(line[:3])]
         assert any(cell.split(" ")[0] == text for cell in found[3:]), (row, found)
         checked += 1
     assert checked >= 14
+
+
+def test_methods_stand_side_by_side_where_the_suite_asks_for_it(full: Any) -> None:
+    assert "methods-imagenet" not in written(full).read_text(encoding="utf-8")
+    full.suite = replace(full.suite, reports=("methods",))
+    write_methods(full.root, full.suite, full.catalogue)
+    article = parsed(full).one("article", id="methods-imagenet")
+    ranked = article.one("table", class_="sortable")
+    rows = [[cell.text for cell in row] for row in cells(ranked)]
+    read = rows_of(full.layout.report("tiny", "methods", "csv"))
+    titles = {name: spec.title for name, spec in full.catalogue.methods.items()}
+    students = [row for row in read if row["metric"] == "noise_error"]
+    assert [row[1] for row in rows[1:]] == [titles[row["method"]] for row in students]
+    for line, row in zip(rows[1:], students, strict=True):
+        first, last = row["rank_first"], row["rank_last"]
+        assert line[3] == (first if first == last else f"{first} to {last}")
+    costs = parsed(full).one("article", id="method-costs-imagenet")
+    assert len(cells(costs.one("table", class_="sortable"))) == len(students)
+    assert "Cannot show: That two methods are equal" in article.text
 
 
 def test_paired_differences_hold_the_numbers_of_their_csv(full: Any) -> None:
@@ -194,9 +213,9 @@ def test_paired_differences_hold_the_numbers_of_their_csv(full: Any) -> None:
     for row in paired:
         bits = row["bits"].lstrip("w").replace("a", "/")
         cell = lines[bits][3 + keys.index(row["metric"])]
-        assert float(cell.attributes["data-value"]) == float(row["ours"])
+        assert float(cell.attributes["data-value"]) == float(row["measured"])
         digits = quantity(row["metric"]).digits("mini-classifier")
-        assert cell.one("b").text == signed(float(row["ours"]), digits)
+        assert cell.one("b").text == signed(float(row["measured"]), digits)
         assert cell.text.endswith(row["verdict"])
     assert len(paired) == 2 * len(keys)
 

@@ -144,6 +144,15 @@ def test_the_map_keeps_the_order_of_the_quantities(matrix: Matrix) -> None:
     assert verdict_map([]) is None
 
 
+def test_students_that_are_not_trained_have_no_curve(project: Any) -> None:
+    looks = looks_of(cell.method for cell in project.suite.cells if cell.method != "fp")
+    for cell in project.suite.cells:
+        if (cell.method, str(cell.bits)) != ("hqdm", "w4a4"):
+            project.write_history(cell, epochs=0)
+    (panel,) = loss_panels(project.root, project.suite, project.catalogue, looks)
+    assert (panel.bits, [line.method for line in panel.lines]) == ("W4A4", ["hqdm"])
+
+
 def test_losses_are_drawn_to_scale(project: Any) -> None:
     """At step 0, epochs 1 to 3: 100 seed + 10 epoch, a range wide enough for a logarithmic axis."""
     looks = looks_of(["efficientdm", "hqdm", "hqdm-k3"])

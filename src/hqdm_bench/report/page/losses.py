@@ -13,6 +13,7 @@ from hqdm_bench.catalogue.layout import Layout
 from hqdm_bench.report.page.colours import MethodLook
 from hqdm_bench.report.plots.loss_curve import MARKED_EPOCHS, WINDOW, read_losses, running_mean
 from hqdm_bench.report.plots.style import spread_over
+from hqdm_bench.report.results import read_history
 
 __all__ = ["LossLine", "LossPanel", "Tick", "loss_panels"]
 
@@ -55,7 +56,9 @@ class LossPanel:
 def loss_panels(
     root: Path, suite: Suite, catalogue: Catalogue, looks: Mapping[str, MethodLook]
 ) -> tuple[LossPanel, ...]:
-    """Curves of every student of a suite at step 0 of the step table.
+    """Curves of every trained student of a suite at step 0 of the step table.
+
+    Methods that calibrate instead of training have no losses, and no curve.
 
     Raises:
         BenchError: a history is missing or damaged, or the seeds of a method differ in length.
@@ -65,15 +68,21 @@ def loss_panels(
         for bits in dict.fromkeys(cell.bits for cell in entry.students):
             groups: dict[str, list[Cell]] = {}
             for cell in entry.students:
-                if cell.bits == bits:
+                if cell.bits == bits and _trained(layout.history(cell)):
                     groups.setdefault(cell.method, []).append(cell)
             curves = {
                 method: read_losses([layout.history(cell) for cell in cells], STEP)
                 for method, cells in groups.items()
             }
             titles = {method: catalogue.method(method).title for method in groups}
-            found.append(_panel(entry.model, bits, curves, titles, looks))
+            if curves:
+                found.append(_panel(entry.model, bits, curves, titles, looks))
     return tuple(found)
+
+
+def _trained(history: Path) -> bool:
+    """Whether there is a loss in it."""
+    return len(read_history(history).loss) > 0
 
 
 def _panel(

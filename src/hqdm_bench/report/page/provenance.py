@@ -45,6 +45,12 @@ WORDS = {
     "calibration": "start of activation scales",
     "calibration_images": "images of calibration",
     "validation_trajectories": "held-out trajectories",
+    "post_training_steps": "post-training: DDIM steps",
+    "post_training_eta": "post-training: eta",
+    "post_training_guidance": "post-training: guidance scale",
+    "post_training_updates": "post-training: share of the released updates",
+    "post_training_rates": "post-training: factor on the learning rates",
+    "post_training_data": "post-training: share of the calibration images",
     "bootstrap": "bootstrap replicates",
     "trace_images": "images traced along the trajectory",
 }
@@ -109,7 +115,16 @@ def _collect(
         extractor = result.metrics["extractor"]
         extractors[extractor["name"], extractor["sha256"]] = None
     if result.training is not None and "recipe" in result.training:
-        recipes.setdefault(result.cell.model, result.training["recipe"])
+        recipes.setdefault(result.cell.model, _flat(result.training["recipe"]))
+
+
+def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with its settings of post-training methods one by one."""
+    own = dict(recipe)
+    settings = own.pop("post_training", None) or {}
+    scale = settings.get("scale", {})
+    found = {key: value for key, value in settings.items() if key != "scale"} | scale
+    return own | {f"post_training_{key}": value for key, value in found.items()}
 
 
 def _provenance(

@@ -1,6 +1,6 @@
 """Sections of a page that hold tables: the paper's and those of the project's own studies."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hqdm_bench.catalogue import Catalogue, Suite
@@ -8,6 +8,15 @@ from hqdm_bench.report.page.matrix import Matrix, study_matrix, table_matrix
 from hqdm_bench.report.page.tables import PageTable, page_table
 from hqdm_bench.report.page.verdict_map import VerdictMap, verdict_map
 from hqdm_bench.report.results import ResultSet
+from hqdm_bench.report.side_by_side import ModelGroup, read_side_by_side
+from hqdm_bench.report.side_by_side_notes import (
+    COST_NOTES,
+    INTRO,
+    cannot_show,
+    images_remark,
+    rank_notes,
+)
+from hqdm_bench.report.side_by_side_text import cost_table, marks_of, rank_table
 from hqdm_bench.report.study import Group
 from hqdm_bench.report.study_select import read_study
 from hqdm_bench.report.study_text import (
@@ -23,7 +32,7 @@ from hqdm_bench.report.table_model import Table
 from hqdm_bench.report.table_specs import HEADLINE
 from hqdm_bench.report.table_text import Column, TextTable, bits_text, table_text
 
-__all__ = ["TableSection", "paper_sections", "study_sections"]
+__all__ = ["TableSection", "methods_sections", "paper_sections", "study_sections"]
 
 
 @dataclass(frozen=True)
@@ -74,12 +83,51 @@ def study_sections(root: Path, suite: Suite, catalogue: Catalogue) -> tuple[Tabl
     Raises:
         BenchError: a result is missing or damaged, or a pair shares fewer than two seeds.
     """
-    if not suite.reports:
+    if not suite.studies:
         return ()
     groups = read_study(root, suite, catalogue)
     return tuple(
         _study(place, group, "comparison" in suite.reports, suite.extractor)
         for place, group in enumerate(groups, start=1)
+    )
+
+
+def methods_sections(root: Path, suite: Suite, catalogue: Catalogue) -> tuple[TableSection, ...]:
+    """The suite's methods side by side, model by model; empty where it does not ask for it.
+
+    Raises:
+        BenchError: a result is missing or damaged.
+    """
+    if "methods" not in suite.reports:
+        return ()
+    groups = read_side_by_side(root, suite, catalogue)
+    return tuple(part for group in groups for part in _methods(group, suite.extractor))
+
+
+def _methods(group: ModelGroup, extractor: str) -> tuple[TableSection, TableSection]:
+    """Ranks, and what the students cost."""
+    remark = images_remark(group)
+    marks = tuple(f"{mark} {text}" for text, mark in marks_of(group).items())
+    limits = (f"Cannot show: {text}" for text in cannot_show((group,), extractor))
+    ranked = TableSection(
+        id=f"methods-{group.model.name}",
+        title="Methods side by side",
+        subtitle=group.model.name,
+        remarks=(INTRO, *([remark] if remark else [])),
+        values=page_table(rank_table(group, extractor)),
+        matrix=None,
+        costs=None,
+        notes=(*marks, *rank_notes((group,), extractor), *limits),
+        matrix_notes=(),
+    )
+    costs = cost_table(group)
+    return ranked, replace(
+        ranked,
+        id=f"method-costs-{group.model.name}",
+        title="Costs of the methods",
+        remarks=("What each student quantizes, and what making and keeping it takes.",),
+        values=page_table(costs),
+        notes=(*marks, *COST_NOTES),
     )
 
 
@@ -94,7 +142,7 @@ def _paper(table: Table, matrix: Matrix | None) -> TableSection:
         subtitle=table.model.name,
         remarks=(
             table.caption,
-            f"Ours: {table.protocol}.",
+            f"Measured: {table.protocol}.",
             *([f"Share of MACs: {table.coverage}."] if table.coverage else []),
         ),
         values=page_table(table_text(table)),

@@ -120,7 +120,9 @@ def _updates(results: ResultSet) -> set[int]:
     recipes = [
         result.training["recipe"]
         for result in results.results
-        if result.training is not None and "recipe" in result.training
+        if result.training is not None
+        and "recipe" in result.training
+        and result.training.get("loss", True)  # None for a student that is not trained
     ]
     return {recipe["steps"] * recipe["trajectories"] for recipe in recipes}
 

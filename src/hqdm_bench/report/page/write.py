@@ -17,7 +17,7 @@ from hqdm_bench.report.page.colours import looks_of, palette
 from hqdm_bench.report.page.gallery import preview_cells, read_gallery
 from hqdm_bench.report.page.losses import loss_panels
 from hqdm_bench.report.page.provenance import read_provenance
-from hqdm_bench.report.page.sections import paper_sections, study_sections
+from hqdm_bench.report.page.sections import methods_sections, paper_sections, study_sections
 from hqdm_bench.report.page.words import scope
 from hqdm_bench.report.quantities import DIAGNOSTICS, METRICS
 from hqdm_bench.report.results import ResultSet
@@ -79,7 +79,11 @@ def _content(root: Path, suite: Suite, catalogue: Catalogue) -> dict[str, Any]:
         "scope": scope(suite, catalogue, results),
         "claims": read_claims(Layout(root).claims(suite.name, "json")),
         "headline": headline,
-        "tables": (*tables, *study_sections(root, suite, catalogue)),
+        "tables": (
+            *tables,
+            *methods_sections(root, suite, catalogue),
+            *study_sections(root, suite, catalogue),
+        ),
         "gallery": gallery,
         "losses": loss_panels(root, suite, catalogue, looks),
         "channels": channels,

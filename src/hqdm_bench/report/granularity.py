@@ -1,0 +1,89 @@
+"""How finely a student's grids follow its weights and inputs, and what else sets it apart.
+
+Read from the options a student was trained with. A method without an option has what the trained
+methods have: a grid for each output channel of a weight, and one a tensor and step for an input.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hqdm_bench.report.results import CellResult
+
+__all__ = ["GRIDS_NOTE", "Granularity", "granularity"]
+
+GRIDS_NOTE = (
+    "Grids: before the semicolon of a weight, one for each output channel or one a tensor; behind "
+    "it of a layer's input, one a tensor or one for each channel, per step where every denoising "
+    "step has its own."
+)
+NOT_INTEGER = (
+    "a grid for each input channel, which cannot be taken out of an integer dot product and is not "
+    "comparable with one a tensor"
+)
+# Options that say "not at all"; of another value the remark is made.
+ABSENT = (None, False, 0, "none", "off", "no", "full_precision")
+# Option -> what it adds to a student.
+REMARKS = {
+    "attention": "products inside attention quantized too",
+    "split": "inputs behind a concatenation in two parts, each with grids of its own",
+    "mixed": "bits differ from layer to layer",
+    "outlier_split": "channels with outliers split in two",
+    "correction": "predictions corrected while sampling",
+}
+CORRECTED = ("ptqd",)  # implementations that correct, whatever their options are called
+
+
+@dataclass(frozen=True)
+class Granularity:
+    """Grids of a student's low-bit layers.
+
+    Attributes:
+        weights: of a weight, one for each output ``channel`` or one a ``tensor``.
+        inputs: of a layer's input, one a ``tensor`` or one for each ``channel``.
+        weight_steps: whether every denoising step has weight grids of its own.
+        input_steps: the same of the inputs.
+        remarks: what else sets the student apart, in words.
+    """
+
+    weights: str
+    inputs: str
+    weight_steps: bool
+    input_steps: bool
+    remarks: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = ((self.weights, self.weight_steps), (self.inputs, self.input_steps))
+        return "; ".join(f"{name}, per step" if steps else name for name, steps in parts)
+
+
+def granularity(results: tuple[CellResult, ...] | list[CellResult]) -> Granularity | None:
+    """Of the students of one method, model and bit-width; None for full precision."""
+    students = [result for result in results if result.training is not None]
+    if not students:
+        return None
+    training = students[0].training
+    assert training is not None
+    return _granularity(training["options"], training.get("method", {}))
+
+
+def _granularity(options: Mapping[str, Any], method: Mapping[str, Any]) -> Granularity:
+    inputs = options.get("activation_channels", "tensor")
+    remarks = [
+        text
+        for name, text in REMARKS.items()
+        if options.get(name) not in ABSENT or _always(name, options, method)
+    ]
+    return Granularity(
+        weights=options.get("weight_grids", "channel"),
+        inputs=inputs,
+        weight_steps=options.get("weight_scales") == "per_step",
+        input_steps=options.get("activation_steps", "per_step") == "per_step",
+        remarks=(*([NOT_INTEGER] if inputs == "channel" else []), *remarks),
+    )
+
+
+def _always(name: str, options: Mapping[str, Any], method: Mapping[str, Any]) -> bool:
+    """Whether the method corrects its predictions and has no option to leave it."""
+    implementation = method.get("implementation")
+    return name == "correction" and name not in options and implementation in CORRECTED
