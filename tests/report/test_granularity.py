@@ -27,6 +27,7 @@ def student(implementation: str, **options: Any) -> CellResult:
         ({"activation_steps": "shared"}, "channel; tensor"),
         ({"activation_channels": "channel"}, "channel; channel, per step"),
         ({"weight_scales": "per_step"}, "channel, per step; tensor, per step"),
+        ({"finite_set": "temporal"}, "channel; tensor"),
     ],
 )
 def test_grids(options: dict[str, Any], text: str) -> None:
@@ -41,6 +42,9 @@ def test_grids(options: dict[str, Any], text: str) -> None:
         ({"split": "skip"}, "concatenation in two parts"),
         ({"mixed": "outliers"}, "bits differ"),
         ({"outlier_split": 0.02}, "outliers split in two"),
+        ({"attention": "quantized", "softmax_bits": 8}, "too, softmax at 8 bits"),
+        ({"factors": "per_step"}, "power-of-two factor"),
+        ({"finite_set": "temporal"}, "nothing but the timestep"),
         ({"correction": "both"}, "corrected while sampling"),
         ({"activation_channels": "channel"}, "integer dot product"),
     ],
@@ -54,7 +58,7 @@ def test_what_is_unusual_is_said(options: dict[str, Any], words: str) -> None:
 
 @pytest.mark.parametrize("value", [None, False, 0, "none", "off", "full_precision"])
 def test_what_is_off_is_not(value: object) -> None:
-    names = ("attention", "split", "mixed", "outlier_split", "correction")
+    names = ("attention", "split", "mixed", "outlier_split", "factors", "correction")
     found = granularity([student("ptqd", **dict.fromkeys(names, value))])
     assert found is not None
     assert found.remarks == ()

@@ -29,8 +29,10 @@ REMARKS = {
     "split": "inputs behind a concatenation in two parts, each with grids of its own",
     "mixed": "bits differ from layer to layer",
     "outlier_split": "channels with outliers split in two",
+    "factors": "a power-of-two factor for each channel of a skip connection's input",
     "correction": "predictions corrected while sampling",
 }
+TEMPORAL = "ranges per step only in the layers that see nothing but the timestep"
 CORRECTED = ("ptqd",)  # implementations that correct, whatever their options are called
 
 
@@ -69,8 +71,9 @@ def granularity(results: tuple[CellResult, ...] | list[CellResult]) -> Granulari
 
 def _granularity(options: Mapping[str, Any], method: Mapping[str, Any]) -> Granularity:
     inputs = options.get("activation_channels", "tensor")
+    temporal = options.get("finite_set") == "temporal"
     remarks = [
-        text
+        text + _detail(name, options)
         for name, text in REMARKS.items()
         if options.get(name) not in ABSENT or _always(name, options, method)
     ]
@@ -78,9 +81,19 @@ def _granularity(options: Mapping[str, Any], method: Mapping[str, Any]) -> Granu
         weights=options.get("weight_grids", "channel"),
         inputs=inputs,
         weight_steps=options.get("weight_scales") == "per_step",
-        input_steps=options.get("activation_steps", "per_step") == "per_step",
-        remarks=(*([NOT_INTEGER] if inputs == "channel" else []), *remarks),
+        input_steps=options.get("activation_steps", "per_step") == "per_step" and not temporal,
+        remarks=(
+            *([NOT_INTEGER] if inputs == "channel" else []),
+            *([TEMPORAL] if temporal else []),
+            *remarks,
+        ),
     )
+
+
+def _detail(name: str, options: Mapping[str, Any]) -> str:
+    """What another option adds to a remark."""
+    bits = options.get("softmax_bits")
+    return f", softmax at {bits} bits" if name == "attention" and bits is not None else ""
 
 
 def _always(name: str, options: Mapping[str, Any], method: Mapping[str, Any]) -> bool:
