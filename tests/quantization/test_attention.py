@@ -216,8 +216,11 @@ def test_known_classes_are_replaced_wherever_they_are() -> None:
     assert not network["pixels"].training
     own = [key for key in network.state_dict() if ".activation." not in key]
     assert own == keys
-    with pytest.raises(BenchError, match="Linear has no attention whose products can be quantized"):
-        quantize_attention(nn.Linear(2, 2), nn.Identity, nn.Identity, StepIndex(TIMES))
+    plain = nn.Sequential(nn.Linear(2, 2))
+    assert quantize_attention(plain, nn.Identity, nn.Identity, StepIndex(TIMES)) == []
+    fused = nn.Sequential(nn.MultiheadAttention(4, 2))
+    with pytest.raises(BenchError, match="has no attention whose products can be quantized"):
+        quantize_attention(fused, nn.Identity, nn.Identity, StepIndex(TIMES))
 
 
 class Net(nn.Module):

@@ -25,6 +25,7 @@ class StageLog:
         parts: finished parts of the stage after them.
         seconds: wall-clock time by stage, that of earlier runs included.
         cpu_seconds: of all stages, on the processor.
+        samples: inputs of the network that the finished stages drew or read for themselves.
 
     Raises:
         BenchError: the file is another run's.
@@ -38,6 +39,7 @@ class StageLog:
         self.parts: list[str] = []
         self.seconds: dict[str, float] = {}
         self.cpu_seconds = 0.0
+        self.samples = 0
         self._name = ""
         self._since = self._cpu_since = 0.0
         if path is not None and path.exists():
@@ -87,6 +89,7 @@ class StageLog:
             "parts": self.parts,
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
+            "samples": self.samples,
         }
         write_tensors(self.path, student_state(self.student), header)
 
@@ -97,4 +100,4 @@ class StageLog:
         load_state(self.student, tensors)
         self.stage, self.parts = header["stage"], list(header["parts"])
         self.seconds = dict(header["seconds"])
-        self.cpu_seconds = header["cpu_seconds"]
+        self.cpu_seconds, self.samples = header["cpu_seconds"], header["samples"]

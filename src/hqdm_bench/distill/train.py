@@ -123,7 +123,6 @@ class _Run:
         self.student, self.teacher, self.trajectories = student, teacher, trajectories
         self.recipe, self.seed, self.checkpoint = recipe, seed, checkpoint
         self.history = History(trajectories.timesteps)
-        self.samples = 0
         path = None if checkpoint is None else stages_file(checkpoint)
         self.log = StageLog(student, path, self._identity())
         calls: list[UNetCall] = []
@@ -133,7 +132,7 @@ class _Run:
             scale = sampler.scale
             images = max(1, round(student.options.calibration_images * scale.data))
             calls = calibration_calls(teacher, sampler, images, seed)
-            self.samples += sum(len(x) for x, _, _ in calls)
+        self.drawn = sum(len(x) for x, _, _ in calls)
         self.work = Work(student, teacher.unet, calls, self.log, scale, seed)
 
     def stages(self) -> tuple[History, TrainingCost]:
@@ -142,7 +141,7 @@ class _Run:
             with self.log.running(index, stage) as left:
                 if left:
                     self._run(stage)
-        return self.history, measured_cost(self.student, self.log, self.samples)
+        return self.history, measured_cost(self.student, self.log, self.drawn + self.log.samples)
 
     def _run(self, stage: Any) -> None:
         if isinstance(stage, Distill):
@@ -154,9 +153,11 @@ class _Run:
                 self.seed,
                 self.checkpoint,
             )
-            self.samples += self.recipe.updates * self._rows()
+            self.log.samples += self.recipe.updates * self._rows()
         elif isinstance(stage, CorrectNoise):
-            self.samples += correct_noise(stage, self.student, self.teacher, self.recipe, self.seed)
+            self.log.samples += correct_noise(
+                stage, self.student, self.teacher, self.recipe, self.seed
+            )
         elif isinstance(stage, Calibrate) and not self.student.options.post_training:
             # The checkpoint of the distillation has the ranges.
             if not (self.checkpoint and self.checkpoint.exists()):

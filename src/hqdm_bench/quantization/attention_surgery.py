@@ -31,10 +31,11 @@ def quantize_attention(
         step: the student's step holder.
 
     Returns:
-        Dotted names of the quantized attentions, in module order.
+        Dotted names of the quantized attentions, in module order; none in a network without
+        attention.
 
     Raises:
-        BenchError: the network has no attention of a known kind.
+        BenchError: the only attention in the network is of a kind whose products cannot be reached.
     """
     like, done = next(network.parameters()), []
     for name, source in list(network.named_modules()):
@@ -51,7 +52,7 @@ def quantize_attention(
             new = QuantizedProcessor(source.processor, tokens).train(source.training)
             source.processor = new
             done.append(f"{name}.processor.attention" if name else "processor.attention")
-    if not done:
+    if not done and any(isinstance(m, nn.MultiheadAttention) for m in network.modules()):
         raise BenchError(
             f"{type(network).__name__} has no attention whose products can be quantized "
             "(TokenAttention and QKVAttention of hqdm_bench.models.attention can be, and "
