@@ -117,7 +117,7 @@ def test_work_of_the_paper(catalogue, costs):
     assert decodes.rows == 50_000
     per_image = (forwards.macs(costs) + decodes.macs(costs)) / 50_000
     assert per_image / 1e9 == pytest.approx(4503, rel=0.001)
-    update, validation = training_work(spec, recipe)
+    update, validation = training_work(spec, recipe, catalogue.method("hqdm"))
     assert (update.rows, update.passes) == (16_000 * 4, 16_000)
     assert validation.rows == 32 + 4 * 100 * 4
     (rollout,) = trajectory_work(spec, recipe)

@@ -137,6 +137,12 @@ def recipe_of(wildcards):
     )
 
 
+def method_of(wildcards):
+    """The method as it is run on the model's data set."""
+    dataset = CATALOGUE.model(wildcards.model).paper_dataset
+    return CATALOGUE.method(wildcards.method).on(dataset)
+
+
 def protocol_of(wildcards):
     """The protocol a path names, or else the suite's for the model."""
     main = CATALOGUE.suite(wildcards.suite).model(wildcards.model).protocol

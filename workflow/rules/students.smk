@@ -27,7 +27,7 @@ rule train_student:
         device=device_of,
         method=lambda wildcards: digest(
             [
-                CATALOGUE.methods[wildcards.method].asdict(),
+                method_of(wildcards).asdict(),
                 recipe_of(wildcards).asdict(),
             ]
         ),

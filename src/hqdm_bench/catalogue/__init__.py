@@ -3,8 +3,9 @@
 from hqdm_bench.catalogue.bits import Bits
 from hqdm_bench.catalogue.layout import Layout
 from hqdm_bench.catalogue.loader import Catalogue, load_catalogue
+from hqdm_bench.catalogue.method_spec import FittingWork, MethodSpec
 from hqdm_bench.catalogue.post_training import PostTraining, Scale
-from hqdm_bench.catalogue.specs import ArtefactSpec, MethodSpec, ModelSpec, Protocol, Recipe
+from hqdm_bench.catalogue.specs import ArtefactSpec, ModelSpec, Protocol, Recipe
 from hqdm_bench.catalogue.suites import Baseline, Cell, Comparison, Suite, SuiteModel
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Catalogue",
     "Cell",
     "Comparison",
+    "FittingWork",
     "Layout",
     "MethodSpec",
     "ModelSpec",

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from hqdm_bench.catalogue.bits import Bits
 from hqdm_bench.catalogue.consistency import check_sampler, check_suite, check_variants
+from hqdm_bench.catalogue.method_spec import MethodSpec
 from hqdm_bench.catalogue.schema import read_yaml
-from hqdm_bench.catalogue.specs import ArtefactSpec, MethodSpec, ModelSpec, Protocol, Recipe
+from hqdm_bench.catalogue.specs import ArtefactSpec, ModelSpec, Protocol, Recipe
 from hqdm_bench.catalogue.suites import Baseline, Cell, Comparison, Suite, SuiteModel
 from hqdm_bench.common.errors import BenchError
 
@@ -80,7 +81,7 @@ def load_catalogue(root: Path) -> Catalogue:
     catalogue = Catalogue(
         models=models,
         methods={
-            name: MethodSpec(name=name, **entry)
+            name: MethodSpec.read(name, entry)
             for name, entry in read_yaml(config / "methods.yaml", "methods").items()
         },
         protocols={

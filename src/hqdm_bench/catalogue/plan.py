@@ -156,8 +156,10 @@ def _grid(jobs: Jobs) -> Iterator[GridRow]:
     catalogue = jobs.catalogue
     for entry in jobs.suite.models:
         drawn = [cell for cell in jobs.images if cell.model == entry.model]
-        students = sum(cell.model == entry.model for cell in jobs.students)
-        updates = students * catalogue.recipe(entry.recipe).updates
+        own = [cell for cell in jobs.students if cell.model == entry.model]
+        distilled = sum(catalogue.method(cell.method).work is None for cell in own)
+        students = len(own)
+        updates = distilled * catalogue.recipe(entry.recipe).updates
         images = sum(catalogue.protocol(cell.protocol).images for cell in drawn)
         yield GridRow(entry.model, len(entry.cells), students, updates, len(drawn), images)
 
@@ -173,7 +175,9 @@ def _work(jobs: Jobs) -> dict[str, list[Work]]:
         work["trajectories"] += outlier_work(catalogue.model(name), recipe, len(shown["steps"]))
     for cell in jobs.students:
         recipe = catalogue.recipe(suite.model(cell.model).recipe)
-        work["train"] += training_work(catalogue.model(cell.model), recipe)
+        work["train"] += training_work(
+            catalogue.model(cell.model), recipe, catalogue.method(cell.method)
+        )
     for cell in jobs.images:
         protocol = catalogue.protocol(cell.protocol)
         work["sample"] += sampling_work(catalogue.model(cell.model), protocol, cell.method != "fp")

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from hqdm_bench.catalogue.post_training import PostTraining
 from hqdm_bench.common.errors import BenchError
 
-__all__ = ["ArtefactSpec", "MethodSpec", "ModelSpec", "Protocol", "Recipe"]
+__all__ = ["ArtefactSpec", "ModelSpec", "Protocol", "Recipe"]
 
 
 @dataclass(frozen=True)
@@ -249,25 +249,6 @@ class ModelSpec:
         """
         unset = {name for name in ("weights_of", "outliers") if getattr(self, name) is None}
         return {name: value for name, value in asdict(self).items() if name not in unset}
-
-
-@dataclass(frozen=True)
-class MethodSpec:
-    """One row of the tables: an implementation with options.
-
-    Attributes:
-        implementation: registered method that runs it.
-        options: preset and overrides; completed and checked by the implementation.
-    """
-
-    name: str
-    title: str
-    implementation: str
-    options: dict[str, Any]
-
-    def asdict(self) -> dict[str, Any]:
-        """Every field."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from hqdm_bench.catalogue.costs import Costs, ExtractorOperations, Operations, Unit
-from hqdm_bench.catalogue.specs import MethodSpec, ModelSpec, Protocol, Recipe
+from hqdm_bench.catalogue.method_spec import FittingWork, MethodSpec
+from hqdm_bench.catalogue.post_training import PostTraining
+from hqdm_bench.catalogue.specs import ModelSpec, Protocol, Recipe
 
 __all__ = [
     "Work",
@@ -89,8 +91,10 @@ def outlier_work(spec: ModelSpec, recipe: Recipe, steps: int) -> list[Work]:
     return [Work(spec.base, "teacher", passes * _batch(spec, recipe), passes)]
 
 
-def training_work(spec: ModelSpec, recipe: Recipe) -> list[Work]:
+def training_work(spec: ModelSpec, recipe: Recipe, method: MethodSpec) -> list[Work]:
     """Calibration, distillation and validation of one student; range searches are not counted."""
+    if method.work is not None and recipe.post_training is not None:
+        return _fitting_work(spec, recipe, recipe.post_training, method.work)
     calibrated = recipe.steps if recipe.calibration == "per_step" else 1
     validated = recipe.validation_trajectories * _batch(spec, recipe) * recipe.steps
     rows = calibrated * recipe.calibration_images + validated
@@ -98,6 +102,22 @@ def training_work(spec: ModelSpec, recipe: Recipe) -> list[Work]:
     return [
         Work(spec.base, "update", recipe.updates * batch, recipe.updates, recipe.lora_rank),
         Work(spec.base, "student", rows, calibrated + recipe.steps),
+    ]
+
+
+def _fitting_work(
+    spec: ModelSpec, recipe: Recipe, sampler: PostTraining, work: FittingWork
+) -> list[Work]:
+    """Stages of a post-training method; collecting what the blocks are fitted to is not counted."""
+    scale, two = sampler.scale, rows_per_latent(spec, sampler.guidance)
+    updates = round(work.updates * scale.updates)
+    drawn = round(work.images * scale.data) * sampler.steps * two
+    paths = round(work.paths * scale.data) * sampler.steps * two
+    validated = recipe.validation_trajectories * _batch(spec, recipe) * recipe.steps
+    return [
+        Work(spec.base, "update", updates * work.batch, updates),
+        Work(spec.base, "teacher", drawn + paths, (drawn + paths) // 16),
+        Work(spec.base, "student", drawn + paths + validated, (drawn + paths) // 16),
     ]
 
 
@@ -172,7 +192,7 @@ def teacher_bytes(spec: ModelSpec, counted: Operations) -> int:
 def student_bytes(counted: Operations, method: MethodSpec, recipe: Recipe) -> int:
     """Codes, or float weights where the method keeps them, and low-rank factors."""
     base = FLOAT if _keeps_float_weights(method) else 1
-    low_rank = FLOAT * recipe.lora_rank * counted.lora_per_rank
+    low_rank = 0 if method.work else FLOAT * recipe.lora_rank * counted.lora_per_rank
     return base * counted.low_bit_weights + counted.static_weights + low_rank
 
 

@@ -80,7 +80,7 @@ def _sample(arguments: argparse.Namespace) -> None:
     else:
         from hqdm_bench.integer.engines import student_engine
 
-        method = context.catalogue.method(cell.method)
+        method = context.method(cell)
         student = load_student(layout.student(cell), model.unet, method)
         engine = arguments.engine or context.suite.engine
         ready, record = student_engine(student.to(device), engine, device)

@@ -118,6 +118,11 @@ class Context:
         """The suite's recipe for a model."""
         return self.catalogue.recipe(self.suite.model(model).recipe)
 
+    def method(self, cell: Cell) -> MethodSpec:
+        """The cell's method as it is run on the model's data set."""
+        spec = self.catalogue.method(cell.method)
+        return spec.on(self.catalogue.model(cell.model).paper_dataset)
+
     def protocol(self, model: str) -> Protocol:
         """The suite's protocol for a model."""
         return self.catalogue.protocol(self.suite.model(model).protocol)

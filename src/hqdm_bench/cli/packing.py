@@ -44,7 +44,7 @@ def _pack(arguments: argparse.Namespace) -> None:
     teacher = load_latent_diffusion(
         context.model(arguments), layout.teacher(cell.suite, cell.model)
     )
-    method = context.catalogue.method(cell.method)
+    method = context.method(cell)
     student = convert(load_student(layout.student(cell), teacher.unet, method))
     target = arguments.output or layout.student(cell).with_name("model.safetensors")
     found = save(student, target, cell=cell.asdict())

@@ -25,7 +25,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from hqdm_bench.models import load_latent_diffusion
 
     layout, recipe = context.layout, context.recipe(cell.model)
-    method = context.catalogue.method(cell.method)
+    method = context.method(cell)
     teacher = load_latent_diffusion(
         context.model(arguments), layout.teacher(cell.suite, cell.model)
     ).to(device_of(arguments))

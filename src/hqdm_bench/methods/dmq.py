@@ -27,6 +27,7 @@ from hqdm_bench.methods.request import Request
 from hqdm_bench.methods.stage_scaling import ChooseFactors, LearnScaling
 from hqdm_bench.methods.stages import Calibrate, RoundWeights, Stage
 from hqdm_bench.quantization import (
+    POLICY_SAYS,
     ChannelScaling,
     QuantizedLayer,
     ScalingSettings,
@@ -56,9 +57,7 @@ class DmqOptions(PtqOptions):
             code), once over all steps (``shared``, text), or ``none``.
     """
 
-    policy: str = text_option(
-        "full", check_policy, "official or full, then rules such as '; *.to_q = full_precision'"
-    )
+    policy: str = text_option("dmq", check_policy, POLICY_SAYS)
     activation_range: Literal["mse", "minmax", "ema"] = "ema"
     split: Literal["none", "skip", "all"] = "skip"
     dataset: Literal["imagenet", "bedrooms", "churches"] = "imagenet"
