@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hqdm_bench.catalogue import (
+from hqdm_bench.catalogue import MethodSpec, (
     Bits,
     Catalogue,
     Cell,
