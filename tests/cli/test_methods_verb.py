@@ -98,7 +98,7 @@ def test_every_entry_of_the_catalogue_fits_its_schema(entry):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["gptq"], "unknown method 'gptq'; available: double_hadamard, efficientdm, fp, hqdm"),
+        (["gptq"], "unknown method 'gptq'; available: dmq, double_hadamard, efficientdm, fp"),
         (["gptq", "--schema"], "unknown method 'gptq'"),
         (["--schema"], "--schema is of one method; name it"),
     ],

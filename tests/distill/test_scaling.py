@@ -277,7 +277,7 @@ def test_ranges_are_the_moving_average_of_the_scaled_inputs(unet: nn.Module, cal
     tau = layer.scaling.tau.clone()
     calibrate_on_calls(student, calls)
     assert torch.equal(layer.scaling.tau, tau)  # learned, not set by calibration
-    observer = EmaObserver()
+    observer = EmaObserver(shuffled=True)
     for x, _, _ in calls[2:]:
         observer.observe(x / tau.view(-1, 1, 1))
     low, high = observer.range

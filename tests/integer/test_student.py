@@ -225,7 +225,7 @@ def test_layers_with_scales_or_shifts_are_kept_and_said_so(
         layer.scaling = None if drop else layer.scaling  # of 1 in an untrained DMQ student
     integer = convert(student, backend="reference")
     kept = {entry.name for entry in integer.report.kept}
-    skips = {name for name in student.low_bit_layers() if name.endswith("skip_connection")}
+    skips = {name for name in student.low_bit_layers() if "skip_connection" in name}
     assert kept == (skips if drop else student.low_bit_layers().keys())
     assert reason in integer.report.summary()
     with torch.no_grad():

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hqdm_bench.catalogue import MethodSpec, (
+from hqdm_bench.catalogue import (
     Bits,
     Catalogue,
     Cell,
     Layout,
+    MethodSpec,
     ModelSpec,
     Protocol,
     Recipe,

@@ -29,6 +29,7 @@ from hqdm_bench.methods.stages import Calibrate, RoundWeights, Stage
 from hqdm_bench.quantization import (
     POLICY_SAYS,
     ChannelScaling,
+    LearnedStep,
     QuantizedLayer,
     ScalingSettings,
     ShiftedTable,
@@ -58,7 +59,7 @@ class DmqOptions(PtqOptions):
     """
 
     policy: str = text_option("dmq", check_policy, POLICY_SAYS)
-    activation_range: Literal["mse", "minmax", "ema"] = "ema"
+    activation_range: Literal["mse", "minmax", "ema", "ema_zero"] = "ema"
     split: Literal["none", "skip", "all"] = "skip"
     dataset: Literal["imagenet", "bedrooms", "churches"] = "imagenet"
     factors: Literal["per_step", "shared", "none"] = "per_step"
@@ -86,19 +87,21 @@ def build(options: DmqOptions, module: nn.Module, request: Request) -> Student:
     )
     student = build_ptq_student(options, module, request, scaling=scaling)
     for name, layer in student.low_bit_layers().items():
-        source = source_name(student.network, name)
-        if options.factors != "none" and source.rpartition(".")[2] in SKIPS:
-            layer.activation = _shifted_table(layer, options, request)
+        own_name = source_name(student.network, name).rpartition(".")[2]
+        plain = layer.activation  # exact where a policy says so
+        if options.factors != "none" and own_name in SKIPS and isinstance(plain, LearnedStep):
+            layer.activation = _shifted_table(layer, plain, options.factors == "shared")
     return student.eval()
 
 
-def _shifted_table(layer: QuantizedLayer, options: DmqOptions, request: Request) -> ShiftedTable:
+def _shifted_table(layer: QuantizedLayer, plain: LearnedStep, shared: bool) -> ShiftedTable:
+    """In the place of a quantizer whose channels have one step size."""
     table = ShiftedTable(
-        request.bits.activation,
-        request.steps if options.activation_steps == "per_step" else 1,
+        plain.bits,
+        plain.steps,
         layer.in_channels,
         axis=-1 if layer.linear else 1,
-        symmetric=options.activation_grid == "symmetric",
-        shared=options.factors == "shared",
+        symmetric=plain.zero is None,
+        shared=shared,
     )
     return table.to(layer.weight.scale).requires_grad_(False)

@@ -42,7 +42,7 @@ class SmoothQuantOptions(PtqOptions):
     """
 
     weight_init: Literal["mse", "max"] = "max"
-    activation_range: Literal["mse", "minmax", "ema"] = "minmax"
+    activation_range: Literal["mse", "minmax", "ema", "ema_zero"] = "minmax"
     alpha: Literal[50, 25, 60, 75, 85] = 50
     scales: Literal["formula", "threshold"] = "formula"
     shift: Literal["none", "channel"] = "none"
