@@ -24,6 +24,8 @@ from hqdm_bench.quantization import (
     QuantizedLayer,
     StaticWeight,
     TrainedWeight,
+    float_weight,
+    source_name,
 )
 
 __all__ = ["fine_tune", "fine_tuning_loss"]
@@ -58,11 +60,13 @@ def fine_tune(
         raise BenchError("fine-tuning needs activation ranges; calibrate the student first")
     student.unfreeze()
     layers = _layers(student, stage)
+    # Of a layer that was made into several, the outputs of all together.
+    names = list(dict.fromkeys(source_name(student.network, name) for name in layers))
     tables = _tables(student, stage)
     pools = _pools(student, calls)
     random = generator("fine-tune", seed, stage.part)
     losses: list[float] = []
-    with _trainable(layers, teacher, tables) as weights:
+    with _trainable(student, layers, teacher, tables) as weights:
         optimiser = AdamW([{"params": weights, "lr": stage.weight_rate, "weight_decay": 0.0}])
         visits = _visits(pools, stage)
         with Progress(f"fine-tune {stage.part}", total=len(visits)) as progress:
@@ -70,7 +74,7 @@ def fine_tune(
                 index = torch.randperm(len(pools[row]), generator=random)[: stage.samples]
                 batches = [pools[row].batch(part) for part in index.split(stage.batch)]
                 optimisers = optimiser, _step_optimiser(tables, stage)
-                losses += _visit(student, teacher, layers, batches, repeats, stage, optimisers)
+                losses += _visit(student, teacher, names, batches, repeats, stage, optimisers)
                 progress.update(done, loss=losses[-1])
     return losses
 
@@ -101,7 +105,7 @@ def fine_tuning_loss(
 def _visit(
     student: Student,
     teacher: nn.Module,
-    layers: Mapping[str, QuantizedLayer],
+    names: Sequence[str],
     batches: Sequence[Call],
     repeats: int,
     stage: FineTune,
@@ -112,10 +116,10 @@ def _visit(
     targets: dict[int, tuple[dict[str, Tensor], Tensor]] = {}
     for _ in range(repeats):
         for place, call in enumerate(batches):
-            wanted, target = targets.get(place) or _run(teacher, teacher, layers, call, False)
+            wanted, target = targets.get(place) or _run(teacher, teacher, names, call, False)
             if repeats > 1:
                 targets[place] = wanted, target
-            found, output = _run(student, student.network, layers, call, True)
+            found, output = _run(student, student.network, names, call, True)
             loss = fine_tuning_loss(found, wanted, output, target, stage)
             if not bool(loss.isfinite()):
                 raise BenchError(f"fine-tuning of the {stage.part} part diverged; lower its rates")
@@ -135,7 +139,7 @@ def _visit(
 def _run(
     module: nn.Module,
     network: nn.Module,
-    layers: Mapping[str, QuantizedLayer],
+    names: Sequence[str],
     call: Call,
     gradients: bool,
 ) -> tuple[dict[str, Tensor], Tensor]:
@@ -143,7 +147,7 @@ def _run(
     seen: dict[str, Tensor] = {}
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(gradients))
-        for name in layers:
+        for name in names:
             hook = network.get_submodule(name).register_forward_hook(
                 lambda _, __, output, name=name: seen.__setitem__(name, output)
             )
@@ -218,15 +222,17 @@ def _step_optimiser(tables: Sequence[nn.Parameter], stage: FineTune) -> AdamW:
 
 @contextlib.contextmanager
 def _trainable(
-    layers: Mapping[str, QuantizedLayer], teacher: nn.Module, tables: Sequence[nn.Parameter]
+    student: Student,
+    layers: Mapping[str, QuantizedLayer],
+    teacher: nn.Module,
+    tables: Sequence[nn.Parameter],
 ) -> Iterator[list[Tensor]]:
     """Float weights behind the codes of the layers, their biases and the tables with gradients."""
     was = [table.requires_grad for table in tables]
     trained: list[Tensor] = []
     try:
         for name, layer in layers.items():
-            source = teacher.get_submodule(name).weight
-            assert isinstance(source, Tensor)
+            source = float_weight(student.network, teacher, name)
             assert isinstance(layer.weight, StaticWeight)
             weight = TrainedWeight.from_static(source.detach().to(layer.weight.scale), layer.weight)
             layer.weight = weight

@@ -7,20 +7,22 @@ data and released no code; here the student learns the teacher's predictions lik
 methods. Step sizes start from a search instead of 2 <|v|> / sqrt(Q). The optimiser is the others'
 Adam, for which a constant factor on a gradient changes nothing but the size of eps next to it.
 
-Calibrated zero-points stay integers, so a trained student multiplies integers.
+Calibrated zero-points stay integers, so a trained student multiplies integers. What is quantized
+within the attention (option ``attention``) keeps its calibrated grids.
 """
 
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from torch import Tensor, nn
+from torch import nn
 
+from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.ptq import PtqOptions, build_ptq_student
 from hqdm_bench.methods.registry import register
 from hqdm_bench.methods.request import Request
 from hqdm_bench.methods.stages import Calibrate, Commit, Distill, Stage
-from hqdm_bench.quantization import ActivationQuantizer, LearnedStep, TrainedWeight
+from hqdm_bench.quantization import ActivationQuantizer, LearnedStep, TrainedWeight, float_weight
 
 __all__ = ["LsqOptions", "build"]
 
@@ -71,7 +73,13 @@ class LsqOptions(PtqOptions):
     paper="Esser et al., ICLR 2020, https://arxiv.org/abs/1902.08153",
 )
 def build(options: LsqOptions, module: nn.Module, request: Request) -> Student:
-    """An LSQ student, not calibrated."""
+    """An LSQ student, not calibrated.
+
+    Raises:
+        BenchError: channels with different bits, whose widths cannot be trained through.
+    """
+    if options.mixed != "none":
+        raise BenchError("LSQ trains weights of one width; leave option mixed out")
 
     def activation(bits: int) -> ActivationQuantizer:
         return LearnedStep(
@@ -83,8 +91,7 @@ def build(options: LsqOptions, module: nn.Module, request: Request) -> Student:
 
     student = build_ptq_student(options, module, request, activation)
     for name, layer in student.low_bit_layers().items():
-        weight = module.get_submodule(name).weight
-        assert isinstance(weight, Tensor)
+        weight = float_weight(student.network, module, name).detach()
         layer.weight = TrainedWeight.from_float(
             weight,
             request.bits.weight,

@@ -6,7 +6,8 @@ the time embedding with the step sizes of their inputs, and the layers of the at
 other step sizes.
 
 At 4 bits the released code gives every input channel a step size. That is finer than what the other
-methods have, and no integer arithmetic can have it (`ChannelStep`).
+methods have, and no integer arithmetic can have it (`ChannelStep`). The factors of the products
+within the attention have one step size here; in the released code they have one a channel, too.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Literal, Self
 
 from torch import nn
 
+from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.options import text_option
 from hqdm_bench.methods.ptq import PtqOptions, build_ptq_student
@@ -26,7 +28,14 @@ from hqdm_bench.methods.stage_finetune import (
     temporal_tuning,
 )
 from hqdm_bench.methods.stages import Calibrate, RoundWeights, Stage
-from hqdm_bench.quantization import ChannelStep, LearnedStep, QuantizedLayer, check_policy
+from hqdm_bench.quantization import (
+    POLICY_SAYS,
+    ChannelStep,
+    ExactInput,
+    LearnedStep,
+    QuantizedLayer,
+    check_policy,
+)
 
 __all__ = ["QuestOptions", "build"]
 
@@ -51,11 +60,10 @@ class QuestOptions(PtqOptions):
         temporal_epochs: of the first stage: 300 (released for ImageNet) or 200 (for LSUN).
     """
 
-    policy: str = text_option(
-        "full", check_policy, "official or full, then rules such as '; *.to_q = full_precision'"
-    )
+    policy: str = text_option("quest", check_policy, POLICY_SAYS)
     activation_grid: Literal["asymmetric", "symmetric"] = "symmetric"
-    activation_range: Literal["mse", "minmax", "ema"] = "minmax"
+    activation_range: Literal["mse", "minmax", "ema", "ema_zero"] = "minmax"
+    attention: Literal["full_precision", "quantized"] = "quantized"
     activation_channels: Literal["channel_at_a4", "channel", "tensor"] = "channel_at_a4"
     embedding_steps: Literal["per_step", "shared"] = "per_step"
     output_errors: Literal["every_layer", "once"] = "every_layer"
@@ -84,22 +92,33 @@ class QuestOptions(PtqOptions):
     paper="Wang et al., ICCV 2025, https://arxiv.org/abs/2402.03666",
 )
 def build(options: QuestOptions, module: nn.Module, request: Request) -> Student:
-    """A QuEST student, weights rounded to nearest, not calibrated, nothing fine-tuned."""
+    """A QuEST student, weights rounded to nearest, not calibrated, nothing fine-tuned.
+
+    Raises:
+        BenchError: channels with different bits, which cannot be fine-tuned.
+    """
+    if options.mixed != "none":
+        raise BenchError("QuEST trains weights of one width; leave option mixed out")
     student = build_ptq_student(options, module, request)
     for name, layer in student.low_bit_layers().items():
+        if isinstance(layer.activation, ExactInput):
+            continue
         embeds = any(fnmatchcase(name, pattern) for pattern in EMBEDDING)
         shared = options.activation_steps == "shared" or (
             embeds and options.embedding_steps == "shared"
         )
-        layer.activation = _activation(options, layer, 1 if shared else request.steps)
+        layer.activation = _activation(options, layer, request, 1 if shared else request.steps)
         layer.activation.to(layer.weight.zero).requires_grad_(False)
     return student
 
 
-def _activation(options: QuestOptions, layer: QuantizedLayer, rows: int) -> LearnedStep:
+def _activation(
+    options: QuestOptions, layer: QuantizedLayer, request: Request, rows: int
+) -> LearnedStep:
     bits, symmetric = layer.activation.bits, options.activation_grid == "symmetric"
+    # What the student has decides, as released: the first and last layer's 8 bits go along.
     by_channel = options.activation_channels == "channel" or (
-        options.activation_channels == "channel_at_a4" and bits <= CHANNEL_BITS
+        options.activation_channels == "channel_at_a4" and request.bits.activation <= CHANNEL_BITS
     )
     if not by_channel:
         return LearnedStep(bits, rows, symmetric=symmetric)

@@ -12,8 +12,8 @@ Part = Literal["temporal", "attention"]
 
 # What the layers are called by CompVis and by diffusers.
 WEIGHTS: dict[Part, tuple[str, ...]] = {
-    "temporal": ("*emb_layers.*", "*time_emb_proj"),
-    "attention": ("*ff.net.*", "*to_q", "*attn1.to_k", "*attn1.to_v", "*qkv"),
+    "temporal": ("*emb_layers.*", "*time_emb_proj*"),
+    "attention": ("*ff.net.*", "*to_q*", "*attn1.to_k*", "*attn1.to_v*", "*qkv*"),
 }
 EMBEDDING = ("*emb*",)  # the embedding itself and its projections
 
