@@ -124,7 +124,8 @@ def has_no_say(name: str, key: str, layer: QuantizedLayer) -> bool:
     # Of an input that is all centre nothing is left to quantize, and what feeds such a layer alone,
     # as the layers of the time embedding do, cannot change what it sees.
     constant = only_centre(name, layer) and (key.startswith("activation") or "_embed." in name)
-    return name.endswith(ONE_TOKEN) or key == "activation.zero" or constant
+    alone = any(token in name for token in ONE_TOKEN)
+    return alone or key == "activation.zero" or constant
 
 
 def only_centre(name: str, layer: QuantizedLayer) -> bool:
@@ -249,7 +250,9 @@ def seen_codes(student: Student, calls: Calls) -> dict[str, tuple[Tensor, int, Q
         zero = layer.activation.zero
         if zero is not None and zero.dim() > 1:  # channels have zero-points of their own
             codes = codes + zero[STEP % len(zero)]
-        found[name] = (codes, student.bits.activation if layer.low_bit else 8, layer)
+        bits = layer.activation.bits  # policies may give an input 8 instead of the low bits
+        assert bits in ((student.bits.activation, 8) if layer.low_bit else (8,))
+        found[name] = (codes, bits, layer)
     return found
 
 

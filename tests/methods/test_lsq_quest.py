@@ -76,7 +76,7 @@ def test_rates_of_full_weights(shared_toy: LatentDiffusion, calls: Calls, recipe
         rate = 0.1 * layer.weight.scale.mean().item() / recipe.lora_lr_divisor
         assert group["lr"] == pytest.approx(rate, rel=1e-6)
         assert group["params"] == [layer.weight.weight]
-    with pytest.raises(BenchError, match="one width"):
+    with pytest.raises(BenchError, match="mixed"):
         quantize(shared_toy.unet, "lsq", mixed="kurtosis")
 
 

@@ -16,7 +16,6 @@ from typing import Literal, Self
 
 from torch import nn
 
-from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.ptq import PtqOptions, build_ptq_student
 from hqdm_bench.methods.registry import register
@@ -35,12 +34,14 @@ class LsqOptions(PtqOptions):
     ``as_paper`` has LSQ's: one symmetric grid for a weight, and for an input at all timesteps.
 
     Attributes:
+        mixed: no: a weight that is trained has one width.
         weight_grid: ``asymmetric``, with an integer zero-point that is fixed, or ``symmetric``,
             -2^(b-1) to 2^(b-1) - 1.
         step_gradient: of the step sizes: ``lsq`` with the factor 1 / sqrt(N Q), or ``plain``.
         loss: see `QatOptions`.
     """
 
+    mixed: Literal["none"] = "none"
     weight_grid: Literal["asymmetric", "symmetric"] = "asymmetric"
     step_gradient: Literal["lsq", "plain"] = "lsq"
     loss: Literal["guided_sum", "eps_mean"] = "guided_sum"
@@ -73,13 +74,7 @@ class LsqOptions(PtqOptions):
     paper="Esser et al., ICLR 2020, https://arxiv.org/abs/1902.08153",
 )
 def build(options: LsqOptions, module: nn.Module, request: Request) -> Student:
-    """An LSQ student, not calibrated.
-
-    Raises:
-        BenchError: channels with different bits, whose widths cannot be trained through.
-    """
-    if options.mixed != "none":
-        raise BenchError("LSQ trains weights of one width; leave option mixed out")
+    """An LSQ student, not calibrated."""
 
     def activation(bits: int) -> ActivationQuantizer:
         return LearnedStep(

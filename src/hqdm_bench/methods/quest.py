@@ -16,7 +16,6 @@ from typing import Literal, Self
 
 from torch import nn
 
-from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.options import text_option
 from hqdm_bench.methods.ptq import PtqOptions, build_ptq_student
@@ -50,6 +49,7 @@ class QuestOptions(PtqOptions):
     authors advise at 4 bits.
 
     Attributes:
+        mixed: no: a weight that is trained has one width.
         activation_channels: step sizes of an input are one a ``tensor``, one a ``channel``, or one
             a channel at 4 bits and fewer and one a tensor above (``channel_at_a4``, released code).
         embedding_steps: rows of the tables of the time embedding's layers: one ``per_step``
@@ -64,6 +64,7 @@ class QuestOptions(PtqOptions):
     activation_grid: Literal["asymmetric", "symmetric"] = "symmetric"
     activation_range: Literal["mse", "minmax", "ema", "ema_zero"] = "minmax"
     attention: Literal["full_precision", "quantized"] = "quantized"
+    mixed: Literal["none"] = "none"
     activation_channels: Literal["channel_at_a4", "channel", "tensor"] = "channel_at_a4"
     embedding_steps: Literal["per_step", "shared"] = "per_step"
     output_errors: Literal["every_layer", "once"] = "every_layer"
@@ -92,13 +93,7 @@ class QuestOptions(PtqOptions):
     paper="Wang et al., ICCV 2025, https://arxiv.org/abs/2402.03666",
 )
 def build(options: QuestOptions, module: nn.Module, request: Request) -> Student:
-    """A QuEST student, weights rounded to nearest, not calibrated, nothing fine-tuned.
-
-    Raises:
-        BenchError: channels with different bits, which cannot be fine-tuned.
-    """
-    if options.mixed != "none":
-        raise BenchError("QuEST trains weights of one width; leave option mixed out")
+    """A QuEST student, weights rounded to nearest, not calibrated, nothing fine-tuned."""
     student = build_ptq_student(options, module, request)
     for name, layer in student.low_bit_layers().items():
         if isinstance(layer.activation, ExactInput):
