@@ -18,7 +18,7 @@ from hqdm_bench.distill import calibrate_on_calls
 from hqdm_bench.methods import Method, Request, Student, available_methods, build_student
 from hqdm_bench.models import LatentDiffusion
 from hqdm_bench.models.attention import TokenAttention
-from hqdm_bench.quantization import LoRAWeight
+from hqdm_bench.quantization import LoRAWeight, TrainedWeight
 
 TIMES = (1, 501)  # of a recipe with two steps
 SEED = 7
@@ -185,10 +185,13 @@ def move() -> Callable[[Student], Student]:
         random = torch.Generator().manual_seed(2)
         with torch.no_grad():
             for layer in student.low_bit_layers().values():
-                if not isinstance(layer.weight, LoRAWeight):
-                    continue
-                update = layer.weight.lora_B
-                update.copy_(0.05 * torch.randn(update.shape, generator=random).to(update))
+                weight = layer.weight
+                if isinstance(weight, LoRAWeight):
+                    update = weight.lora_B
+                    update.copy_(0.05 * torch.randn(update.shape, generator=random).to(update))
+                if isinstance(weight, TrainedWeight):
+                    noise = torch.randn(weight.shape, generator=random).to(weight.weight)
+                    weight.weight += 0.2 * weight.weight.std() * noise
         return student
 
     return disturb

@@ -16,6 +16,7 @@ from hqdm_bench.methods import Student
 from hqdm_bench.quantization import (
     ActivationQuantizer,
     AffineStatic,
+    ChannelStep,
     EmaObserver,
     ExactInput,
     LearnedStep,
@@ -26,7 +27,7 @@ from hqdm_bench.quantization import (
     QuantizedInput,
     QuantizedLayer,
 )
-from hqdm_bench.quantization.observers import SAMPLE, thin
+from hqdm_bench.quantization.observers import SAMPLE, observer_for, thin
 
 __all__ = ["SAMPLE", "Call", "calibrate_on_calls", "exact_activations", "probing", "run_call"]
 
@@ -194,7 +195,9 @@ class _StepProbe(nn.Module):
         self.row = row
         seen = x if rotation is None else rotation(x)
         if self.plain is None:
-            self.observer = self.observer or self.make()
+            self.observer = self.observer or observer_for(self.quantizer, self.make)
+            if isinstance(self.quantizer, ChannelStep):
+                seen = self.quantizer.by_channel(seen)
             self.observer.observe(seen)
         else:
             self.samples.append(thin(seen, self.sample))
@@ -278,8 +281,10 @@ def _require_complete(student: Student) -> None:
     if student.calibrated:
         return
     for name, holder in student.quantized_inputs().items():
-        missing = (~holder.activation.scale.isfinite()).nonzero().flatten().tolist()
-        if missing and len(holder.activation.scale) == len(student.step):
+        scale = holder.activation.scale
+        unset = ~scale.isfinite().reshape(len(scale), -1).all(1)
+        missing = unset.nonzero().flatten().tolist()
+        if missing and len(scale) == len(student.step):
             times = ", ".join(str(student.step.timesteps[row]) for row in missing)
             raise BenchError(f"no call ran '{name}' at timestep {times}; add calls there")
         if missing:

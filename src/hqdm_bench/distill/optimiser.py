@@ -14,6 +14,7 @@ __all__ = ["Optimiser"]
 
 REMEDIES = {
     "lora": "raise lora_lr_divisor",
+    "weight": "raise lora_lr_divisor",
     "weight_scale": "lower weight_scale_lr",
     "activation": "lower activation_lr",
 }

@@ -12,12 +12,22 @@ from hqdm_bench.catalogue import Scale
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import digest
 from hqdm_bench.distill.factors import choose_factors
+from hqdm_bench.distill.finetune import fine_tune
 from hqdm_bench.distill.observe import Call, calibrate_on_calls
 from hqdm_bench.distill.reconstruction import reconstruct_steps, reconstruct_weights
 from hqdm_bench.distill.scaling import learn_scalings, search_thresholds
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.distill.temporal import reconstruct_temporal
-from hqdm_bench.methods import Calibrate, LearnSteps, RoundTemporal, RoundWeights, Stage, Student
+from hqdm_bench.methods import (
+    Calibrate,
+    Commit,
+    FineTune,
+    LearnSteps,
+    RoundTemporal,
+    RoundWeights,
+    Stage,
+    Student,
+)
 from hqdm_bench.methods.stage_scaling import ChooseFactors, LearnScaling, SearchThresholds
 from hqdm_bench.quantization import source_name
 
@@ -208,10 +218,21 @@ def _choose_factors(stage: ChooseFactors, work: Work) -> None:
     choose_factors(work.student, work.calls, agreement=stage.agreement)
 
 
+def _fine_tune(stage: FineTune, work: Work) -> None:
+    calls = work.chosen_calls(stage.timesteps)
+    fine_tune(work.student, work.module, calls, stage.scaled(work.scale), work.seed)
+
+
+def _commit(stage: Commit, work: Work) -> None:
+    work.student.commit()
+
+
 RUNNERS: Mapping[type[Stage], Callable[[Any, Work], None]] = {
     Calibrate: _calibrate,
     ChooseFactors: _choose_factors,
     LearnScaling: _learn_scaling,
+    Commit: _commit,
+    FineTune: _fine_tune,
     LearnSteps: _learn_steps,
     RoundTemporal: _round_temporal,
     RoundWeights: _round_weights,

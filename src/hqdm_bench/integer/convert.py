@@ -18,6 +18,7 @@ from hqdm_bench.integer.student import IntegerStudent
 from hqdm_bench.methods import Student
 from hqdm_bench.quantization import (
     AffineTable,
+    ChannelStep,
     ExactInput,
     QuantizedLayer,
     ShiftedTable,
@@ -47,9 +48,9 @@ def convert(student: Student, backend: Backend = "auto") -> IntegerStudent:
         sides, is still fake-quantized.
 
     Raises:
-        BenchError: nothing to convert, not calibrated, a zero-point that is no integer, sums that
-            could leave 32 bits, a student not in float32 or not on the device of the backend, or a
-            backend that does not work on this machine.
+        BenchError: nothing to convert, not calibrated, step sizes for each input channel, a
+            zero-point that is no integer, sums that could leave 32 bits, a student not in float32
+            or not on the device of the backend, or a backend that does not work on this machine.
     """
     layers = student.quantized_layers()
     if not layers or student.step is None:
@@ -61,6 +62,7 @@ def convert(student: Student, backend: Backend = "auto") -> IntegerStudent:
     integer: dict[str, IntegerLayer] = {}
     kept: dict[str, LayerReport] = {}
     for name, layer in layers.items():
+        _refuse_channel_steps(name, layer)
         reason = _obstacle(layer)
         if reason is not None:
             kept[name] = LayerReport(name, False, reason)
@@ -80,6 +82,16 @@ def convert(student: Student, backend: Backend = "auto") -> IntegerStudent:
 
 def _device_of(student: Student) -> str:
     return next(iter(student.quantized_layers().values())).activation.scale.device.type
+
+
+def _refuse_channel_steps(name: str, layer: QuantizedLayer) -> None:
+    """A student that no integer arithmetic can have, as opposed to a layer without a kernel."""
+    if isinstance(layer.activation, ChannelStep):
+        raise BenchError(
+            f"layer '{name}': each of its {layer.activation.channels} input channels has a step "
+            "size of its own, which does not come out of an integer sum over the channels; build "
+            "the student with activation_channels 'tensor'"
+        )
 
 
 def _obstacle(layer: QuantizedLayer) -> str | None:
@@ -151,7 +163,9 @@ def _tensors(layer: QuantizedLayer) -> Mapping[str, Tensor]:
     steps = weight.steps
     scale = weight.scale.detach()
     if steps is None:
-        packed, scale = pack(weight.effective_codes(), _code_bits(layer)), scale.flatten()
+        # A weight with one step size for all output channels has a single entry.
+        scale = scale.expand_as(weight.zero).flatten()
+        packed = pack(weight.effective_codes(), _code_bits(layer))
     else:
         rows = [pack(weight.effective_codes(row), weight.bits) for row in range(steps)]
         packed, scale = torch.stack(rows), scale.flatten(1)

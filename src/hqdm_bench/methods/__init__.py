@@ -13,9 +13,11 @@ from hqdm_bench.methods.registry import (
     sampler_of,
 )
 from hqdm_bench.methods.request import Rates, Request
+from hqdm_bench.methods.stage_finetune import FineTune
 from hqdm_bench.methods.stage_temporal import RoundTemporal
 from hqdm_bench.methods.stages import (
     Calibrate,
+    Commit,
     CorrectNoise,
     Distill,
     Fit,
@@ -36,8 +38,10 @@ from hqdm_bench.methods.storage import (
 
 __all__ = [
     "Calibrate",
+    "Commit",
     "CorrectNoise",
     "Distill",
+    "FineTune",
     "Fit",
     "InputTransform",
     "LearnSteps",

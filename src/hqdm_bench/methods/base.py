@@ -18,9 +18,14 @@ from hqdm_bench.quantization import (
     QuantizedInput,
     QuantizedLayer,
     StepIndex,
+    TrainedWeight,
 )
 
 __all__ = ["Student"]
+
+# Of 1, 0.3, 0.1 and 0.02 the best for LSQ at W4A4 on mini-imagenet, recipe mini, seed 0: noise
+# errors 0.0114, 0.0086, 0.0085 and 0.0097, where EfficientDM has 0.0108.
+FULL_WEIGHT_SHARE = 0.1
 
 
 class Student(nn.Module):
@@ -161,6 +166,8 @@ class Student(nn.Module):
         A layer's low-rank factors get the mean of its weight scale over ``lora_lr_divisor``
         (EfficientDM's scale-aware update, as coded); with ``scale_aware: gradient`` all layers get
         the mean of these rates and their gradients a factor, the mean of the layer's weight scale.
+        A weight trained in full precision gets a tenth of what low-rank factors would: no recipe
+        has a rate for it, and the update of a product of factors is smaller than that of a factor.
         All other rates are shared by all layers, and so are their groups: the arithmetic per
         parameter does not see the grouping. The two weight scales of a layer share a storage and
         must be updated one after the other, quantizer first, hence two groups in this order.
@@ -176,7 +183,17 @@ class Student(nn.Module):
         weights = [layer.weight for layer in layers if isinstance(layer.weight, LoRAWeight)]
         separate = self._option("scale_table") == "separate"
         groups = self._lora_groups(weights, rates.lora_lr_divisor)
+        trained = [layer.weight for layer in layers if isinstance(layer.weight, TrainedWeight)]
+        groups += [
+            {
+                "name": "weight",
+                "params": [weight.weight],
+                "lr": FULL_WEIGHT_SHARE * _mean(weight.scale) / rates.lora_lr_divisor,
+            }
+            for weight in trained
+        ]
         quantizer = [weight.scale for weight in weights]
+        quantizer += [weight.scale for weight in trained if isinstance(weight.scale, nn.Parameter)]
         dequantizer = [
             weight.base_scale
             for weight in weights
@@ -205,7 +222,7 @@ class Student(nn.Module):
         return [{**group, "weight_decay": rates.weight_decay} for group in groups]
 
     def _lora_groups(self, weights: Sequence[LoRAWeight], divisor: float) -> list[dict[str, Any]]:
-        scales = [float(weight.scale.detach().double().mean()) for weight in weights]
+        scales = [_mean(weight.scale) for weight in weights]
         by_gradient = self._option("scale_aware") == "gradient"
         shared = sum(scales) / max(1, len(scales)) / divisor
         return [
@@ -230,6 +247,23 @@ class Student(nn.Module):
             layer.unfreeze()
         return self
 
+    def commit(self) -> Self:
+        """Round every weight that is trained in full precision for good: codes instead of floats.
+
+        The student then computes what it did, takes a byte a weight on disk, and cannot be trained
+        on.
+        """
+        for layer in self.quantized_layers().values():
+            if isinstance(layer.weight, TrainedWeight):
+                layer.weight = layer.weight.commit()
+        return self
+
+    @property
+    def committed(self) -> bool:
+        """Whether no weight is in full precision behind its quantizer."""
+        layers = self.quantized_layers().values()
+        return not any(isinstance(layer.weight, TrainedWeight) for layer in layers)
+
     def use_transform(self, transform: Transform) -> Self:
         """Choose how layer inputs are rotated, see `Rotation`; part of no file."""
         for layer in self.quantized_layers().values():
@@ -242,6 +276,10 @@ class Student(nn.Module):
     def _quantized_parameters(self) -> list[tuple[str, nn.Parameter]]:
         holders = self.quantized_inputs().values()
         return [entry for holder in holders for entry in holder.named_parameters()]
+
+
+def _mean(scale: Tensor) -> float:
+    return float(scale.detach().double().mean())
 
 
 def _one_timestep(given: Any, name: str) -> float:

@@ -13,6 +13,7 @@ from hqdm_bench.quantization import BetaSchedule
 
 __all__ = [
     "Calibrate",
+    "Commit",
     "CorrectNoise",
     "Distill",
     "Fit",
@@ -156,6 +157,16 @@ class Distill(Stage):
     @property
     def costly(self) -> bool:
         """No: it has a checkpoint of its own."""
+        return False
+
+
+@dataclass(frozen=True)
+class Commit(Stage):
+    """Keep of weights that were trained in full precision the codes alone."""
+
+    @property
+    def costly(self) -> bool:
+        """No: it rounds."""
         return False
 
 

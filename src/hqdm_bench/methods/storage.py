@@ -56,6 +56,7 @@ def student_header(student: Student) -> dict[str, Any]:
         "timestep_argument": request.timestep_argument,
         "lora_rank": request.rank,
         "seed": request.seed,
+        "committed": student.committed,
     }
 
 
@@ -95,6 +96,8 @@ def load_student(path: Path | str, module: nn.Module, method: MethodSpec | None 
         _require(path, found, method)
     entry = get_method(found[0])
     student = entry.build(entry.options.read(found[1], found[0]), module, request)
+    if header.get("committed"):
+        student.commit()
     try:
         load_state(student, tensors)
     except BenchError:

@@ -16,6 +16,7 @@ from hqdm_bench.quantization.attention import (
 )
 from hqdm_bench.quantization.attention_surgery import quantize_attention
 from hqdm_bench.quantization.channel_scaling import ChannelScaling
+from hqdm_bench.quantization.channel_step import ChannelStep
 from hqdm_bench.quantization.composite import (
     CompositeLayer,
     RepeatedChannels,
@@ -79,8 +80,10 @@ from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.shifted_table import ShiftedTable
 from hqdm_bench.quantization.step import Blend, Row, StepIndex, row_of
 from hqdm_bench.quantization.surgery import replace
+from hqdm_bench.quantization.symmetric_grid import symmetric_weight_grid
 from hqdm_bench.quantization.temporal_block import TEMPORAL, TemporalBlock, find_temporal_block
 from hqdm_bench.quantization.threshold_scaling import search_threshold, threshold_scale
+from hqdm_bench.quantization.trained_weight import TrainedWeight
 from hqdm_bench.quantization.weight import GridRule, StaticWeight, weight_grid
 
 __all__ = [
@@ -95,6 +98,7 @@ __all__ = [
     "BetaSchedule",
     "Blend",
     "ChannelScaling",
+    "ChannelStep",
     "CompositeLayer",
     "EmaObserver",
     "ExactInput",
@@ -127,6 +131,7 @@ __all__ = [
     "SymmetricTable",
     "TemporalBlock",
     "TimestepWeights",
+    "TrainedWeight",
     "UnsignedStep",
     "best_exponents",
     "boundaries",
@@ -167,6 +172,7 @@ __all__ = [
     "symmetric_limit",
     "symmetric_max_scale",
     "symmetric_mse_scale",
+    "symmetric_weight_grid",
     "threshold_scale",
     "unsigned_mse_scale",
     "vote",

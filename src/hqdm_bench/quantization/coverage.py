@@ -8,14 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.quantization.adaround import AdaRoundWeight
 from hqdm_bench.quantization.attention import QuantizedAttention
+from hqdm_bench.quantization.channel_step import ChannelStep
 from hqdm_bench.quantization.composite import RepeatedChannels, composites
-from hqdm_bench.quantization.layers import QuantizedLayer
-from hqdm_bench.quantization.lora_weight import LoRAWeight
+from hqdm_bench.quantization.layers import QuantizedLayer, Weight
 from hqdm_bench.quantization.quantizable import LAYERS, TRANSPOSED
 from hqdm_bench.quantization.sizes import FLOAT_BYTES, operand_bytes, packed_bytes, table_bytes
-from hqdm_bench.quantization.weight import StaticWeight
 
 __all__ = ["coverage"]
 
@@ -41,11 +39,12 @@ def coverage(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> dic
         ``by_bits``: {"w4a4": {"layers", "macs", "weights", "mac_share", "weight_share"}, ...} with
         the full-precision layers under "w32a32"; ``low_bit``: {"mac_share", "weight_share"} of the
         layers whose role is low_bit, at whatever bits, which at w8a8 the widths cannot tell from
-        those fixed at 8 bits; ``macs``; ``weights``; ``bops``, bit operations,
-        the sum of macs * weight bits * activation bits; ``weight_bytes``, codes packed without
-        gaps and float32 elsewhere; ``float_weight_bytes``, all in float32, those of repeated
-        channels once; ``grid_bytes``, a
-        float32 step size and a one-byte zero-point an output channel of the quantized layers;
+        those fixed at 8 bits; ``channel_steps``: likewise of the layers with a step size for each
+        input channel, which no integer arithmetic can have; ``macs``; ``weights``; ``bops``, bit
+        operations, the sum of macs * weight bits * activation bits; ``weight_bytes``, codes packed
+        without gaps and float32 elsewhere; ``float_weight_bytes``, all in float32, those of
+        repeated channels once; ``grid_bytes``, a float32 step size and a one-byte zero-point an
+        output channel of the quantized layers;
         ``table_bytes``, what else these layers need at inference: activation step sizes and
         zero-points of all steps (real ones in float32, integers at their bits), those of attention
         too, centres and their products in float32, signs at a bit, and, of weights with a step size
@@ -68,20 +67,24 @@ def coverage(model: nn.Module, inputs: Sequence[Any] | Mapping[str, Any]) -> dic
     if not macs:
         raise BenchError(f"{type(model).__name__} ran no convolution or linear layer")
     groups: dict[str, dict[str, int]] = {}
-    low_bit = {"macs": 0, "weights": 0}
+    low_bit, by_channel = {"macs": 0, "weights": 0}, {"macs": 0, "weights": 0}
     totals = {"macs": 0, "weights": 0, "bops": 0}
     for name, layer in layers.items():
         weight_bits, activation_bits = _bits(layer)
         empty = {"layers": 0, "macs": 0, "weights": 0}
         group = groups.setdefault(f"w{weight_bits}a{activation_bits}", empty)
         group["layers"] += 1
-        for part in (group, totals, low_bit) if _is_low_bit(layer) else (group, totals):
+        parts = [group, totals]
+        parts += [low_bit] if _is_low_bit(layer) else []
+        parts += [by_channel] if _has_channel_steps(layer) else []
+        for part in parts:
             part["macs"] += macs.get(name, 0)
             part["weights"] += _weights(layer)
         totals["bops"] += macs.get(name, 0) * weight_bits * activation_bits
     return {
         "by_bits": {bits: {**group, **_shares(group, totals)} for bits, group in groups.items()},
         "low_bit": _shares(low_bit, totals),
+        "channel_steps": _shares(by_channel, totals),
         **totals,
         **_bytes(model, (*layers.values(), *attention.values())),
         "attention": _products(attention, macs),
@@ -201,7 +204,7 @@ def _macs(layer: nn.Module, args: Any, kwargs: Any, output: Any) -> int:
 
 def _shape(layer: nn.Module) -> torch.Size:
     weight = layer.weight
-    assert isinstance(weight, (Tensor, LoRAWeight, StaticWeight, AdaRoundWeight))
+    assert isinstance(weight, Tensor | Weight)
     return weight.shape
 
 
@@ -219,3 +222,7 @@ def _bits(layer: nn.Module) -> tuple[int, int]:
 
 def _is_low_bit(layer: nn.Module) -> bool:
     return isinstance(layer, QuantizedLayer) and layer.low_bit
+
+
+def _has_channel_steps(layer: nn.Module) -> bool:
+    return isinstance(layer, QuantizedLayer) and isinstance(layer.activation, ChannelStep)

@@ -16,9 +16,12 @@ from hqdm_bench.quantization.frozen import FrozenWeight
 from hqdm_bench.quantization.lora_weight import LoRAWeight
 from hqdm_bench.quantization.rotation import Rotation
 from hqdm_bench.quantization.step import StepIndex, row_of
+from hqdm_bench.quantization.trained_weight import TrainedWeight
 from hqdm_bench.quantization.weight import StaticWeight
 
-__all__ = ["QuantizedLayer"]
+__all__ = ["QuantizedLayer", "Weight"]
+
+Weight = LoRAWeight | StaticWeight | AdaRoundWeight | TrainedWeight
 
 CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d}
 
@@ -42,7 +45,7 @@ class QuantizedLayer(nn.Module):
             input is zero-padded the padding stays zero.
         chooses: calibration decides whether this layer rotates at all, by what it measures.
         low_bit: whether the layer has the low bits of its student rather than a fixed width; None
-            takes a weight with a low-rank update for low-bit and any other for fixed.
+            takes a weight that is trained for low-bit and any other for fixed.
         scaling: shifts and divides the input channels before anything else; `rescale` multiplies
             the weight.
 
@@ -58,7 +61,7 @@ class QuantizedLayer(nn.Module):
     def __init__(
         self,
         source: nn.Module,
-        weight: LoRAWeight | StaticWeight | AdaRoundWeight,
+        weight: Weight,
         activation: ActivationQuantizer,
         step: StepIndex,
         rotation: Rotation | None = None,
@@ -72,8 +75,9 @@ class QuantizedLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.geometry = _geometry(source)
-        self.weight: LoRAWeight | StaticWeight | AdaRoundWeight = weight
-        self.low_bit = isinstance(weight, LoRAWeight) if low_bit is None else low_bit
+        self.weight: Weight = weight
+        trained = isinstance(weight, (LoRAWeight, TrainedWeight))
+        self.low_bit = trained if low_bit is None else low_bit
         self.activation = activation
         self.step = step
         self.rotation = rotation

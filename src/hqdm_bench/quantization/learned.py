@@ -12,7 +12,7 @@ from hqdm_bench.quantization.functional import fake_quantize
 from hqdm_bench.quantization.grid import mse_grid, symmetric_mse_scale, unsigned_mse_scale
 from hqdm_bench.quantization.step import Row
 
-__all__ = ["LearnedStep", "StepGradient", "UnsignedStep"]
+__all__ = ["LearnedStep", "StepGradient", "UnsignedStep", "scale_gradient"]
 
 StepGradient = Literal["plain", "lsq"]
 
@@ -71,7 +71,7 @@ class LearnedStep(ActivationQuantizer):
         scales, zeros, step = self._tables(row)
         if self.gradient == "lsq" and torch.is_grad_enabled():
             factor = (x[0].numel() * self.limits[1]) ** -0.5
-            scales = _ScaledGradient.apply(scales, factor)
+            scales = scale_gradient(scales, factor)
         return fake_quantize(x, scales, zeros, step, self.limits, rotation)
 
     def _tables(self, row: Row) -> tuple[Tensor, Tensor | None, int]:
@@ -105,6 +105,12 @@ class UnsignedStep(LearnedStep):
     def _tables(self, row: Row) -> tuple[Tensor, Tensor | None, int]:
         scales, zeros, step = super()._tables(row)
         return scales.abs(), zeros, step
+
+
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """Its argument; the gradient is multiplied by a factor."""
+    scaled: Tensor = _ScaledGradient.apply(x, factor)
+    return scaled
 
 
 class _ScaledGradient(torch.autograd.Function):

@@ -1,7 +1,7 @@
 """Activation ranges from batches: extremes, their moving average, or a mean-error search.
 
 An observer sees the inputs of one quantizer at one step, batch after batch, and then stores the
-grid it finds. All are per tensor.
+grid it finds: one for all, or one for each input channel if the quantizer has them.
 """
 
 from abc import ABC, abstractmethod
@@ -13,6 +13,7 @@ from torch import Tensor
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator
 from hqdm_bench.quantization.activation import ActivationQuantizer
+from hqdm_bench.quantization.channel_step import ChannelStep
 from hqdm_bench.quantization.grid import SMALLEST_SCALE, Grid
 
 __all__ = [
@@ -22,12 +23,14 @@ __all__ = [
     "MinMaxObserver",
     "MseObserver",
     "Observer",
+    "observer_for",
     "range_grid",
     "symmetric_range_scale",
     "thin",
 ]
 
 SAMPLE = 8192  # values of an input that a search looks at
+CHANNEL_SAMPLE = 256  # at least this many of each channel where it has its own grid
 
 
 def thin(x: Tensor, sample: int) -> Tensor:
@@ -45,8 +48,8 @@ def range_grid(low: Tensor, high: Tensor, bits: int) -> Grid:
     """Asymmetric grid over [low, high]: step (high - low) / (2^b - 1), z = round(-low / step).
 
     Args:
-        low: 0-d; zero is not forced into the range.
-        high: 0-d.
+        low: 0-d or (c_in,); zero is not forced into the range.
+        high: likewise.
         bits: b.
     """
     scale = ((high.double() - low.double()) / (2**bits - 1)).clamp(min=SMALLEST_SCALE)
@@ -65,7 +68,13 @@ def symmetric_range_scale(low: Tensor, high: Tensor, limit: int) -> Tensor:
 
 
 class Observer(ABC):
-    """Sees batches, then stores a grid."""
+    """Sees batches, then stores a grid.
+
+    Attributes:
+        by_channel: batches are (n, c_in) and every channel has a grid of its own.
+    """
+
+    by_channel = False
 
     @abstractmethod
     def observe(self, x: Tensor) -> None:
@@ -83,11 +92,18 @@ class Observer(ABC):
 MakeObserver = Callable[[], Observer]
 
 
+def observer_for(quantizer: ActivationQuantizer, make: MakeObserver) -> Observer:
+    """A new observer of a quantizer's inputs."""
+    observer = make()
+    observer.by_channel = isinstance(quantizer, ChannelStep)
+    return observer
+
+
 class MseObserver(Observer):
     """The quantizer's own mean-error search (`ActivationQuantizer.calibrate`) over all batches.
 
     Args:
-        sample: values kept of a batch.
+        sample: values kept of a batch; by channel this share of it, but 256 of each.
     """
 
     def __init__(self, sample: int = SAMPLE) -> None:
@@ -96,7 +112,12 @@ class MseObserver(Observer):
 
     def observe(self, x: Tensor) -> None:
         """Keep at most ``sample`` values."""
-        self.kept.append(thin(x.detach(), self.sample))
+        x = x.detach()
+        if self.by_channel:
+            keep = max(CHANNEL_SAMPLE, self.sample // x.shape[1])
+            self.kept.append(x[thin(torch.arange(len(x), device=x.device), keep)])
+        else:
+            self.kept.append(thin(x, self.sample))
 
     def store(self, quantizer: ActivationQuantizer, step: int | None = None) -> None:
         """Search and store."""
@@ -119,7 +140,7 @@ class MinMaxObserver(Observer):
 
     def observe(self, x: Tensor) -> None:
         """Take in the extremes."""
-        low, high = _extremes(x)
+        low, high = _extremes(x, self.by_channel)
         if self.low is None or self.high is None:
             self.low, self.high = low, high
         else:
@@ -170,7 +191,7 @@ class EmaObserver(MinMaxObserver):
 
     def observe(self, x: Tensor) -> None:
         """Keep the extremes."""
-        self.extremes.append(_extremes(x))
+        self.extremes.append(_extremes(x, self.by_channel))
 
     @property
     def range(self) -> tuple[Tensor, Tensor]:
@@ -192,8 +213,10 @@ class EmaObserver(MinMaxObserver):
         return super().range
 
 
-def _extremes(x: Tensor) -> tuple[Tensor, Tensor]:
-    low, high = (extreme.clone() for extreme in x.detach().aminmax())
-    if not (low.isfinite() and high.isfinite()):
+def _extremes(x: Tensor, by_channel: bool) -> tuple[Tensor, Tensor]:
+    """Lowest and highest value of a batch, or of each column of one."""
+    extremes = x.detach().aminmax(dim=0) if by_channel else x.detach().aminmax()
+    low, high = (extreme.clone() for extreme in extremes)
+    if not bool((low.isfinite() & high.isfinite()).all()):
         raise BenchError("cannot observe a range in data with NaN or infinite values")
     return low, high
