@@ -14,14 +14,12 @@ class FittingWork:
     A test holds these numbers, which `plan` needs without loading torch, to the stages.
 
     Attributes:
-        updates: of all fits; an update of every block together goes once through the network.
-        batch: inputs an update.
+        rows: inputs of the network, or of all its parts, that gradients are taken for.
         images: whose inputs at every timestep are drawn.
         paths: drawn after that, to measure the noise error.
     """
 
-    updates: int = 0
-    batch: int = 1
+    rows: int = 0
     images: int = 256
     paths: int = 0
 

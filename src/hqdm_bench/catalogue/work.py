@@ -110,12 +110,12 @@ def _fitting_work(
 ) -> list[Work]:
     """Stages of a post-training method; collecting what the blocks are fitted to is not counted."""
     scale, two = sampler.scale, rows_per_latent(spec, sampler.guidance)
-    updates = round(work.updates * scale.updates)
+    rows = round(work.rows * scale.updates)
     drawn = round(work.images * scale.data) * sampler.steps * two
     paths = round(work.paths * scale.data) * sampler.steps * two
     validated = recipe.validation_trajectories * _batch(spec, recipe) * recipe.steps
     return [
-        Work(spec.base, "update", updates * work.batch, updates),
+        Work(spec.base, "update", rows, rows // 32),
         Work(spec.base, "teacher", drawn + paths, (drawn + paths) // 16),
         Work(spec.base, "student", drawn + paths + validated, (drawn + paths) // 16),
     ]
