@@ -107,3 +107,14 @@ def test_calibration_repeats_itself(calls: Calls, shift: str) -> None:
     calibrate_on_calls(again, calls)
     for key, value in one.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
+
+
+def test_halves_of_repeated_channels_stay_apart(calls: Calls) -> None:
+    """Scales of 1 are no other weight, and splitting outliers does not cost what it saves."""
+    made = quantize(Net(), "smoothquant", "w4a8", timesteps=TIMES, policy="full", outlier_split=10)
+    for layer in made.quantized_layers().values():
+        before = layer.weight.codes.clone()
+        layer.rescale(torch.ones_like(layer.scaling.tau))
+        assert torch.equal(layer.weight.codes, before)
+    split = student(calls, "w4a8", outlier_split=10)
+    assert error(split, calls) < error(student(calls, "w4a8"), calls)

@@ -74,13 +74,16 @@ class LayerMaker:
         channels = outlier_channels(weight, count)
         longer, linear = split_channels(weight, channels), isinstance(source, nn.Linear)
         static = self._quantized(longer)
+        scaling = None if self.scaling is None else self.scaling(longer, linear)
+        if scaling is not None and count:
+            scaling.repeated = channels
         layer = QuantizedLayer(
             source,
             static,
             self.activation(),
             self.step,
             low_bit=self.low_bit,
-            scaling=None if self.scaling is None else self.scaling(longer, linear),
+            scaling=scaling,
         )
         if not bias:
             layer.bias = None

@@ -15,6 +15,7 @@ from hqdm_bench.quantization.equivalent_scaling import (
     multiply_weight,
     smoothing_scale,
 )
+from hqdm_bench.quantization.outlier_split import split_channels
 from hqdm_bench.quantization.weight import GridRule
 
 __all__ = ["ChannelScaling"]
@@ -39,6 +40,7 @@ class ChannelScaling(nn.Module):
     weight: Tensor
     shift: Tensor | None
     taps: Tensor | None
+    repeated: Tensor | None
 
     def __init__(
         self,
@@ -63,6 +65,8 @@ class ChannelScaling(nn.Module):
         # What z contributes to the output, by output channel and place in the kernel.
         taps = torch.zeros_like(weight[:, :1] if weight.dim() > 2 else weight[:, 0])
         self.register_buffer("taps", taps if shifted else None)
+        # Input channels that the layer is given twice, at its end (`split_channels`).
+        self.register_buffer("repeated", None, persistent=False)
 
     def smoothing(self, input_max: Tensor) -> Tensor:
         """(c_in,) SmoothQuant's tau.
@@ -87,6 +91,17 @@ class ChannelScaling(nn.Module):
     def scaled_weight(self) -> Tensor:
         """Return tau W, in float."""
         return multiply_weight(self.weight, self.tau)
+
+    def moved_apart(self, step: Tensor) -> Tensor:
+        """Return tau W with the halves of repeated channels apart, so that they round differently.
+
+        Args:
+            step: of the grid, to broadcast over the weight.
+        """
+        assert self.repeated is not None
+        own = self.weight.shape[1] - len(self.repeated)
+        apart = split_channels(torch.zeros_like(self.weight[:, :own]), self.repeated, step)
+        return self.scaled_weight + apart
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (X - z) / tau."""

@@ -168,6 +168,8 @@ class QuantizedLayer(nn.Module):
         self.weight.requantize(
             self.scaling.scaled_weight, self.scaling.rule, per_channel=self.scaling.per_channel
         )
+        if self.scaling.repeated is not None:
+            self.weight.round(self.scaling.moved_apart(self.weight.scale))
         self.unfreeze()
 
     def quantizer_input(self, x: Tensor) -> Tensor:
