@@ -143,6 +143,7 @@ def test_released_settings_and_their_scale() -> None:
     assert (attention.epochs, attention.samples, attention.batch) == (20, 64, 4)
     cut = temporal.scaled(Scale(updates=0.005, rates=20, data=0.0625))
     assert (cut.epochs, cut.samples, cut.weight_rate) == (2, 2, pytest.approx(2e-4))
+    assert cut.step_rate == temporal.step_rate
     assert attention.scaled(Scale(updates=0.005, data=0.0625)).samples == 4
 
 

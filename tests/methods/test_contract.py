@@ -15,7 +15,7 @@ from hqdm_bench.catalogue import Bits, MethodSpec, Recipe
 from hqdm_bench.distill import AdamW
 from hqdm_bench.methods import Method, Student, available_methods
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantization import ChannelStep, ExactInput, MixedWeight, QuantizedLayer
+from hqdm_bench.quantization import ChannelStep, ExactInput, QuantizedLayer
 
 STEP = 1  # the row in use
 ONE_TOKEN = ("attn2.to_q", "attn2.to_k")  # softmax is 1 whatever they say
@@ -105,7 +105,9 @@ def test_gradients_reach_every_trainable_tensor_and_nothing_else(
             gradient = parameter.grad
             assert gradient is not None, f"{name} {key}"
             assert gradient.isfinite().all()
-            if not has_no_say(name, key, layer):
+            # On the grid already: one token is the value, which has the same range.
+            exact = "attn2.to_out" in name and bool(student.quantized_attention())
+            if not has_no_say(name, key, layer) and not (exact and "activation" in key):
                 assert gradient.abs().max() > 1e-6, f"{name} {key}"
             if key.startswith("activation") or ("scale" in key and layer.weight.steps):
                 shared = key.startswith("activation") and len(gradient) == 1
@@ -171,9 +173,10 @@ def test_weights_are_codes_of_the_bits(
             assert not codes.is_floating_point()
             assert codes.min() >= 0
             highest: Any = 2**bits - 1
-            if isinstance(layer.weight, MixedWeight):
-                assert layer.weight.channel_bits.sum() == bits * len(codes)
-                highest = 2 ** layer.weight.channel_bits.long() - 1
+            widths = getattr(layer.weight, "channel_bits", None)
+            if widths is not None:
+                assert widths.sum() == bits * len(codes)
+                highest = 2 ** widths.long() - 1
             assert (codes.flatten(1).amax(1) <= highest).all()
             scale = layer.weight.scale if layer.weight.steps is None else layer.weight.scale[row]
             expected = (codes.double() - layer.weight.zero) * scale

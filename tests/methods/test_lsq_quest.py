@@ -76,8 +76,8 @@ def test_rates_of_full_weights(shared_toy: LatentDiffusion, calls: Calls, recipe
         rate = 0.1 * layer.weight.scale.mean().item() / recipe.lora_lr_divisor
         assert group["lr"] == pytest.approx(rate, rel=1e-6)
         assert group["params"] == [layer.weight.weight]
-    with pytest.raises(BenchError, match="mixed"):
-        quantize(shared_toy.unet, "lsq", mixed="kurtosis")
+    with pytest.raises(BenchError, match="asymmetric"):
+        quantize(shared_toy.unet, "lsq", mixed="kurtosis", weight_grid="symmetric")
 
 
 def test_lsq_is_trained_along_trajectories() -> None:

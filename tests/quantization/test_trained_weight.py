@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.quantization import (
     AdaRoundWeight,
+    MixedWeight,
     StaticWeight,
     TrainedWeight,
     symmetric_weight_grid,
@@ -125,3 +126,20 @@ def test_takes_another_weight(weight: Tensor) -> None:
     expected = TrainedWeight.from_float(2 * weight, 4, "max", per_channel=False)
     for key, value in expected.state_dict().items():
         assert torch.equal(trained.state_dict()[key], value), key
+
+
+def test_channels_keep_bits_of_their_own(weight: Tensor) -> None:
+    weight[0] *= torch.linspace(0.1, 4, 45, dtype=torch.float64).view(5, 3, 3)
+    static = MixedWeight.from_float(weight, 4, "mse")
+    for trained in (
+        TrainedWeight.from_grid(weight, static),
+        TrainedWeight.from_static(weight, static),
+    ):
+        assert torch.equal(trained(), static())
+        with torch.no_grad():
+            trained.weight.mul_(3)  # to both ends of every grid
+        highest = trained.effective_codes().flatten(1).amax(1)
+        assert torch.equal(highest.long(), 2 ** static.channel_bits.long() - 1)
+        committed = trained.commit()
+        assert isinstance(committed, MixedWeight)
+        assert torch.equal(committed(), trained())

@@ -82,3 +82,16 @@ def test_every_registered_method_can_be_described(name: str) -> None:
     found = granularity([student(name, **defaults.resolved())])
     assert found is not None
     assert {found.weights, found.inputs} <= {"channel", "tensor"}
+
+
+@pytest.mark.parametrize(("share", "inputs"), [(0.9, "channel"), (0.0, "tensor")])
+def test_what_was_counted_wins_over_an_option_that_depends_on_the_bits(
+    share: float, inputs: str
+) -> None:
+    result = student("quest", activation_channels="channel_at_a4")
+    assert result.training is not None
+    counted = {"channel_steps": {"mac_share": share, "weight_share": share}}
+    found = granularity([replace(result, training={**result.training, "coverage": counted})])
+    assert found is not None
+    assert found.inputs == inputs
+    assert bool(found.remarks) == (inputs == "channel")

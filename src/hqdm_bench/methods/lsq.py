@@ -14,14 +14,22 @@ within the attention (option ``attention``) keeps its calibrated grids.
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from torch import nn
+from torch import Tensor, nn
 
+from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.ptq import PtqOptions, build_ptq_student
 from hqdm_bench.methods.registry import register
 from hqdm_bench.methods.request import Request
 from hqdm_bench.methods.stages import Calibrate, Commit, Distill, Stage
-from hqdm_bench.quantization import ActivationQuantizer, LearnedStep, TrainedWeight, float_weight
+from hqdm_bench.quantization import (
+    ActivationQuantizer,
+    LearnedStep,
+    QuantizedLayer,
+    StaticWeight,
+    TrainedWeight,
+    float_weight,
+)
 
 __all__ = ["LsqOptions", "build"]
 
@@ -34,14 +42,12 @@ class LsqOptions(PtqOptions):
     ``as_paper`` has LSQ's: one symmetric grid for a weight, and for an input at all timesteps.
 
     Attributes:
-        mixed: no: a weight that is trained has one width.
         weight_grid: ``asymmetric``, with an integer zero-point that is fixed, or ``symmetric``,
             -2^(b-1) to 2^(b-1) - 1.
         step_gradient: of the step sizes: ``lsq`` with the factor 1 / sqrt(N Q), or ``plain``.
         loss: see `QatOptions`.
     """
 
-    mixed: Literal["none"] = "none"
     weight_grid: Literal["asymmetric", "symmetric"] = "asymmetric"
     step_gradient: Literal["lsq", "plain"] = "lsq"
     loss: Literal["guided_sum", "eps_mean"] = "guided_sum"
@@ -74,7 +80,15 @@ class LsqOptions(PtqOptions):
     paper="Esser et al., ICLR 2020, https://arxiv.org/abs/1902.08153",
 )
 def build(options: LsqOptions, module: nn.Module, request: Request) -> Student:
-    """An LSQ student, not calibrated."""
+    """An LSQ student, not calibrated.
+
+    Raises:
+        BenchError: channels with different bits on a symmetric grid, which has none to give them.
+    """
+    if options.mixed != "none" and options.weight_grid == "symmetric":
+        raise BenchError(
+            "bits that differ from channel to channel go with weight_grid 'asymmetric'"
+        )
 
     def activation(bits: int) -> ActivationQuantizer:
         return LearnedStep(
@@ -86,14 +100,24 @@ def build(options: LsqOptions, module: nn.Module, request: Request) -> Student:
 
     student = build_ptq_student(options, module, request, activation)
     for name, layer in student.low_bit_layers().items():
-        weight = float_weight(student.network, module, name).detach()
-        layer.weight = TrainedWeight.from_float(
-            weight,
-            request.bits.weight,
-            options.weight_init,
-            per_channel=options.weight_grids == "channel",
-            symmetric=options.weight_grid == "symmetric",
-            gradient=options.step_gradient,
-        ).to(weight)
+        layer.weight = _trained(options, layer, float_weight(student.network, module, name))
         layer.activation.requires_grad_(True)
     return student
+
+
+def _trained(options: LsqOptions, layer: QuantizedLayer, weight: Tensor) -> TrainedWeight:
+    """A float weight behind the layer's grid, or a symmetric one."""
+    assert isinstance(layer.weight, StaticWeight)
+    per_channel = options.weight_grids == "channel"
+    if options.weight_grid == "asymmetric":
+        return TrainedWeight.from_grid(
+            weight, layer.weight, per_channel=per_channel, gradient=options.step_gradient
+        )
+    return TrainedWeight.from_float(
+        weight.detach(),
+        layer.weight.bits,
+        options.weight_init,
+        per_channel=per_channel,
+        symmetric=True,
+        gradient=options.step_gradient,
+    ).to(weight)

@@ -49,7 +49,6 @@ class QuestOptions(PtqOptions):
     authors advise at 4 bits.
 
     Attributes:
-        mixed: no: a weight that is trained has one width.
         activation_channels: step sizes of an input are one a ``tensor``, one a ``channel``, or one
             a channel at 4 bits and fewer and one a tensor above (``channel_at_a4``, released code).
         embedding_steps: rows of the tables of the time embedding's layers: one ``per_step``
@@ -64,7 +63,6 @@ class QuestOptions(PtqOptions):
     activation_grid: Literal["asymmetric", "symmetric"] = "symmetric"
     activation_range: Literal["mse", "minmax", "ema", "ema_zero"] = "minmax"
     attention: Literal["full_precision", "quantized"] = "quantized"
-    mixed: Literal["none"] = "none"
     activation_channels: Literal["channel_at_a4", "channel", "tensor"] = "channel_at_a4"
     embedding_steps: Literal["per_step", "shared"] = "per_step"
     output_errors: Literal["every_layer", "once"] = "every_layer"

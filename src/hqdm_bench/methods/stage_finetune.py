@@ -63,13 +63,16 @@ class FineTune(Stage):
         return f"fine tune {self.part}"
 
     def scaled(self, scale: Scale) -> Self:
-        """Fewer epochs, at least one, on fewer samples, at least a batch, at other rates."""
+        """Fewer epochs, at least one, on fewer samples, at least a batch, weights at another rate.
+
+        The rate of step sizes stays: Adam starts afresh for them at every visit, and its first
+        updates move them by the rate itself.
+        """
         return replace(
             self,
             epochs=max(1, round(self.epochs * scale.updates)),
             samples=max(self.batch, round(self.samples * scale.data)),
             weight_rate=self.weight_rate * scale.rates,
-            step_rate=self.step_rate * scale.rates,
         )
 
 

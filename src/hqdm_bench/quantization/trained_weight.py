@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.quantization.grid import Grid, check_weight_bits
 from hqdm_bench.quantization.learned import StepGradient, scale_gradient
+from hqdm_bench.quantization.mixed import MixedWeight, highest_codes
 from hqdm_bench.quantization.reference import clip
 from hqdm_bench.quantization.step import Row
 from hqdm_bench.quantization.symmetric_grid import symmetric_weight_grid
@@ -45,8 +46,10 @@ def rounding_sides(weight: Tensor, static: StaticWeight) -> Tensor:
         )
     scaled = weight.detach() / static.scale
     down = scaled.floor() + static.zero
-    levels, codes = 2**static.bits - 1, static.codes.to(down.dtype)
-    from_down, from_up = down.clamp(0, levels) == codes, (down + 1).clamp(0, levels) == codes
+    codes = static.codes.to(down.dtype)
+    from_down, from_up = (
+        each.clamp(min=0).clamp(max=static.levels) == codes for each in (down, down + 1)
+    )
     if not bool((from_down | from_up).all()):
         raise BenchError(
             "the codes are not those of this weight, rounded up or down; give the weight the "
@@ -72,11 +75,13 @@ class TrainedWeight(nn.Module):
         per_channel: a step size for each output channel; otherwise one, that of the first.
         symmetric: whether z is the middle of the codes, 2^(b-1).
         gradient: of the step sizes, ``lsq`` or ``plain`` without the factor.
+        widths: (c_out,) bits of the channels where they differ, see `MixedWeight`.
     """
 
     scale: Tensor
     zero: Tensor
     sides: Tensor | None
+    channel_bits: Tensor | None
 
     def __init__(
         self,
@@ -88,6 +93,7 @@ class TrainedWeight(nn.Module):
         per_channel: bool = True,
         symmetric: bool = False,
         gradient: StepGradient = "lsq",
+        widths: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.bits = check_weight_bits(bits)
@@ -104,6 +110,7 @@ class TrainedWeight(nn.Module):
             self.register_buffer("scale", scale)
         self.register_buffer("zero", grid.zero.detach().clone())
         self.register_buffer("sides", sides)
+        self.register_buffer("channel_bits", widths)
 
     @classmethod
     def from_float(
@@ -133,6 +140,33 @@ class TrainedWeight(nn.Module):
         )
 
     @classmethod
+    def from_grid(
+        cls,
+        weight: Tensor,
+        static: StaticWeight,
+        *,
+        per_channel: bool = True,
+        gradient: StepGradient = "lsq",
+    ) -> Self:
+        """LSQ's kind, on the grid that a layer has already.
+
+        Args:
+            weight: (c_out, c_in, ...).
+            static: the layer's weight; its codes do not count.
+            per_channel: a step size for each output channel; otherwise the first for all.
+            gradient: of the step sizes.
+        """
+        grid = Grid(static.scale, static.zero)
+        return cls(
+            weight,
+            grid,
+            static.bits,
+            per_channel=per_channel,
+            gradient=gradient,
+            widths=_widths(static),
+        )
+
+    @classmethod
     def from_static(cls, weight: Tensor, static: StaticWeight) -> Self:
         """QuEST's kind: a float weight that was rounded already, nearest or as was learned.
 
@@ -144,17 +178,20 @@ class TrainedWeight(nn.Module):
             BenchError: the codes are not of this weight.
         """
         sides = rounding_sides(weight, static)
-        return cls(weight, Grid(static.scale, static.zero), static.bits, sides)
+        grid = Grid(static.scale, static.zero)
+        return cls(weight, grid, static.bits, sides, widths=_widths(static))
 
     @torch.no_grad()
     def requantize(self, weight: Tensor, rule: GridRule = "max") -> None:
         """Take another float weight of the same shape, in place; step sizes start afresh.
 
         Raises:
-            BenchError: the weight has fixed sides, which belong to the weight it has.
+            BenchError: the weight has fixed sides or bits of each channel, which belong to it.
         """
-        if self.sides is not None:
-            raise BenchError("a weight with fixed rounding sides cannot be replaced by another")
+        if self.sides is not None or self.channel_bits is not None:
+            raise BenchError(
+                "a weight with fixed rounding sides, or bits of each channel, cannot be replaced"
+            )
         search = symmetric_weight_grid if self.symmetric else weight_grid
         grid = search(weight, self.bits, rule, per_channel=self.per_channel)
         self.weight.copy_(weight)
@@ -182,7 +219,10 @@ class TrainedWeight(nn.Module):
     def commit(self) -> StaticWeight:
         """The weight as it is quantized now, without what it was made from."""
         grid = Grid(self.scale.detach().expand_as(self.zero), self.zero)
-        return StaticWeight(self.effective_codes(), grid, self.bits)
+        codes = self.effective_codes()
+        if self.channel_bits is None:
+            return StaticWeight(codes, grid, self.bits)
+        return MixedWeight(codes, grid, self.bits, self.channel_bits)
 
     def _codes(self, scale: Tensor) -> Tensor:
         scaled = self.weight / scale
@@ -190,7 +230,13 @@ class TrainedWeight(nn.Module):
             rounded = straight_through(scaled, scaled.round())
         else:
             rounded = straight_through(scaled, scaled.floor() + self.sides)
-        return clip(rounded + self.zero, 0, 2**self.bits - 1)
+        return clip(rounded + self.zero, 0, self._levels)
+
+    @property
+    def _levels(self) -> int | Tensor:
+        if self.channel_bits is None:
+            return int(2**self.bits - 1)
+        return highest_codes(self.channel_bits, self.weight.dim())
 
     @property
     def _largest(self) -> int:
@@ -201,3 +247,7 @@ class TrainedWeight(nn.Module):
         """Shown by print()."""
         kind = "nearest" if self.sides is None else "sides"
         return f"{tuple(self.shape)}, bits={self.bits}, rounding={kind}"
+
+
+def _widths(static: StaticWeight) -> Tensor | None:
+    return static.channel_bits if isinstance(static, MixedWeight) else None

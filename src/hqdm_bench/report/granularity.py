@@ -1,7 +1,8 @@
 """How finely a student's grids follow its weights and inputs, and what else sets it apart.
 
-Read from the options a student was trained with. A method without an option has what the trained
-methods have: a grid for each output channel of a weight, and one a tensor and step for an input.
+Read from the options a student was trained with, and from what was counted in it. A method without
+an option has what the trained methods have: a grid for each output channel of a weight, and one a
+tensor and step for an input.
 """
 
 from collections.abc import Mapping
@@ -66,11 +67,20 @@ def granularity(results: tuple[CellResult, ...] | list[CellResult]) -> Granulari
         return None
     training = students[0].training
     assert training is not None
-    return _granularity(training["options"], training.get("method", {}))
+    inputs = _inputs(training["options"], training.get("coverage", {}))
+    return _granularity(training["options"], training.get("method", {}), inputs)
 
 
-def _granularity(options: Mapping[str, Any], method: Mapping[str, Any]) -> Granularity:
-    inputs = options.get("activation_channels", "tensor")
+def _inputs(options: Mapping[str, Any], coverage: Mapping[str, Any]) -> str:
+    """Counted where it was: an option may leave it to the bits."""
+    counted = coverage.get("channel_steps")
+    if counted is None:
+        option = str(options.get("activation_channels", "tensor"))
+        return "channel" if option.startswith("channel") else "tensor"
+    return "channel" if counted["mac_share"] > 0 else "tensor"
+
+
+def _granularity(options: Mapping[str, Any], method: Mapping[str, Any], inputs: str) -> Granularity:
     temporal = options.get("finite_set") == "temporal"
     remarks = [
         text + _detail(name, options)
