@@ -13,7 +13,8 @@ class Scale:
 
     Attributes:
         updates: share of the optimiser updates.
-        rates: factor on the learning rates, which fewer updates need.
+        rates: factor on the learning rates of weights, of their rounding and of channel scales,
+            which fewer updates need; those of step sizes stay.
         data: share of the calibration images.
     """
 

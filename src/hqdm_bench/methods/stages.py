@@ -92,6 +92,10 @@ class StepFit(Fit):
     decay: Literal["cosine", "none"] = "cosine"
     exponent: float = 2.4
 
+    def scaled(self, scale: Scale) -> Self:
+        """The same with fewer updates; the rate, in units of a step size, stays."""
+        return replace(super().scaled(scale), rate=self.rate)
+
 
 @dataclass(frozen=True)
 class Stage:
