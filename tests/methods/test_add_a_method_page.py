@@ -1,4 +1,4 @@
-"""docs/add-a-method.md: its examples are methods that pass the contract, in a suite and as stages."""
+"""docs/add-a-method.md: its examples pass the contract, in a suite and as stages."""
 
 import os
 import re
