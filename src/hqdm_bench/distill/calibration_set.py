@@ -11,7 +11,7 @@ __all__ = ["ROWS", "UNetCall", "calibration_calls"]
 
 UNetCall = tuple[Tensor, Tensor, Tensor | None]  # x, timesteps, context
 
-ROWS = 16  # inputs a call, the batch in which the released codes observe ranges
+ROWS = 16  # inputs a call, the batch in which TFMQ-DM's and DMQ's codes observe ranges
 
 
 @torch.no_grad()

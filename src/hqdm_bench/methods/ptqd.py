@@ -60,7 +60,7 @@ class PtqdOptions(PtqOptions):
 
     @property
     def calibration_images(self) -> int:
-        """1024 inputs over 20 steps."""
+        """1024 inputs over 20 steps, as released; guidance makes two inputs of an image."""
         return 51
 
     def stages(self) -> tuple[Stage, ...]:

@@ -177,8 +177,9 @@ class EmaObserver(MinMaxObserver):
     Args:
         momentum: m.
         include_zero: widen the range to zero.
-        shuffled: average the batches in a random order, the same one every time. The released codes
-            shuffle; batches in the order of their timesteps would leave the last of them to decide.
+        shuffled: average the batches in a random order, the same one every time. TFMQ-DM's and
+            DMQ's codes shuffle, too; Q-Diffusion's takes the batches in the order of their
+            timesteps, which leaves the last of them to decide.
     """
 
     def __init__(
