@@ -85,6 +85,7 @@ def test_the_stages_of_qdiffusion_are_its_parts_in_order(
     method = spec("qdiffusion")
     trained = train_student(method, teacher, trajectories, Bits(4, 4), recipe, 3)
     assert [name.partition(" ")[2] for name in trained.cost.seconds] == [
+        "draw inputs",
         "round weights",
         "calibrate",
         "learn steps",
@@ -123,7 +124,7 @@ def test_ptqd_corrects_the_sampler_it_is_calibrated_for(
     assert (correction.slope >= 0).all()
     assert (correction.residual_std > 0).all()
     # 51 images a step at 2 %, two rows each, and 1024 paths at 2 %
-    assert trained.cost.samples == 4 * 2 * 1 + 4 * 20
+    assert trained.cost.samples == 4 * 2 * 1 + 4 * 20 * 2
     tables = sum(table.numel() for table in correction.buffers())
     plain = train_student(
         spec("ptqd", correction="no"), teacher, trajectories, Bits(4, 4), recipe, 0

@@ -28,7 +28,7 @@ rule train_student:
         method=lambda wildcards: digest(
             [
                 method_of(wildcards).asdict(),
-                recipe_of(wildcards).asdict(),
+                recipe_of(wildcards).of(method_of(wildcards)).asdict(),
             ]
         ),
     shell:

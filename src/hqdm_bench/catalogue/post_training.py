@@ -16,11 +16,14 @@ class Scale:
         rates: factor on the learning rates of weights, of their rounding and of channel scales,
             which fewer updates need; those of step sizes stay.
         data: share of the calibration images.
+        memory: GiB of a block's inputs and targets that are kept to fit it on; of more, a random
+            part of every call.
     """
 
     updates: float = 1.0
     rates: float = 1.0
     data: float = 1.0
+    memory: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -45,5 +48,6 @@ class PostTraining:
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Self:
         """From a recipe's object ``post_training``."""
-        scale = Scale(**{key: entry[key] for key in ("updates", "rates", "data") if key in entry})
+        keys = ("updates", "rates", "data", "memory")
+        scale = Scale(**{key: entry[key] for key in keys if key in entry})
         return cls(entry["steps"], entry["eta"], entry["guidance"], scale)

@@ -1,9 +1,10 @@
 """Entries of the catalogues as frozen dataclasses."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
+from hqdm_bench.catalogue.method_spec import MethodSpec
 from hqdm_bench.catalogue.post_training import PostTraining
 from hqdm_bench.common.errors import BenchError
 
@@ -191,9 +192,16 @@ class Recipe:
         names = ("steps", "pool", "batch", "eta", "guidance", "seed", "validation_trajectories")
         return {name: getattr(self, name) for name in (*names, "teacher_precision")}
 
+    def of(self, method: MethodSpec) -> Self:
+        """What of the recipe a method follows: ``post_training`` is not for trained ones."""
+        return self if method.work is not None else replace(self, post_training=None)
+
     def asdict(self) -> dict[str, Any]:
-        """Every field, for the header of a result."""
-        return asdict(self)
+        """Every field that is set, for the header of a result."""
+        found = asdict(self)
+        if self.post_training is None:
+            del found["post_training"]
+        return found
 
 
 @dataclass(frozen=True)

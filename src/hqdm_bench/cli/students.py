@@ -9,7 +9,7 @@ __all__ = ["add_verbs"]
 
 def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the verb."""
-    train = verbs.add_parser("train", help="calibrate and distil one student")
+    train = verbs.add_parser("train", help="calibrate one student, and train it as its method says")
     add_cell(train)
     add_device(train)
     train.set_defaults(run=_train)
@@ -24,8 +24,8 @@ def _train(arguments: argparse.Namespace) -> None:
     from hqdm_bench.methods import save_student
     from hqdm_bench.models import load_latent_diffusion
 
-    layout, recipe = context.layout, context.recipe(cell.model)
-    method = context.method(cell)
+    layout, method = context.layout, context.method(cell)
+    recipe = context.recipe(cell.model).of(method)
     teacher = load_latent_diffusion(
         context.model(arguments), layout.teacher(cell.suite, cell.model)
     ).to(device_of(arguments))

@@ -3,21 +3,22 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator
-from hqdm_bench.distill.observe import Call, run_call
+from hqdm_bench.distill.observe import Call, call_timestep, run_call
 from hqdm_bench.methods import Student
 
-__all__ = ["MEMORY", "UnitData", "capture", "reach"]
+__all__ = ["MEMORY", "Inputs", "UnitData", "capture", "reach"]
 
 MEMORY = 4 << 30  # bytes of what is kept for one unit
 
 Arguments = dict[int | str, Any]
+Inputs = Literal["quantized", "exact"]
 
 
 class _ReachedError(Exception):
@@ -61,12 +62,14 @@ def capture(
     calls: Sequence[Call],
     seed: int,
     memory: int = MEMORY,
+    inputs: Inputs = "quantized",
 ) -> UnitData:
-    """Run calls up to a unit: its inputs in the student as it is, its outputs in the teacher.
+    """Run calls up to a unit: its inputs, and its outputs in the teacher.
 
-    So later units see the errors of the earlier ones (asymmetric reconstruction, Section 3.4 of
-    AdaRound). What is kept stays on the CPU; above ``memory`` bytes a random part of each call's
-    samples is kept.
+    Inputs are those in the student as it is (``quantized``), so that later units see the errors of
+    the earlier ones (asymmetric reconstruction, Section 3.4 of AdaRound), or those in the teacher
+    (``exact``), so that every unit is fitted by itself. What is kept stays on the CPU; above
+    ``memory`` bytes a random part of each call's samples is kept.
 
     Args:
         student: quantized network; whether its inputs are quantized is as it is now.
@@ -75,6 +78,7 @@ def capture(
         calls: arguments of the network.
         seed: of the samples that are kept.
         memory: bytes.
+        inputs: whose inputs.
 
     Raises:
         BenchError: there is no call, a call does not reach the unit, its output is no tensor, or
@@ -85,8 +89,11 @@ def capture(
     random = generator("reconstruction-samples", seed, name)
     parts = []
     for call in calls:
-        _, target = reach(teacher, name, functools.partial(run_call, teacher, call))
-        arguments, _ = reach(student.network, name, functools.partial(run_call, student, call))
+        arguments, target = reach(teacher, name, functools.partial(run_call, teacher, call))
+        if inputs == "quantized":
+            arguments, _ = reach(student.network, name, functools.partial(run_call, student, call))
+        elif student.step is not None:
+            student.step.set(call_timestep(student, call))
         row = 0 if student.step is None else student.step.index
         parts.append(_part(arguments, target, row, memory / len(calls), random))
     return _joined(parts, name)

@@ -25,6 +25,8 @@ class TrainingCost:
         peak_memory_mb: largest resident size of the process (MiB), libraries included.
         peak_gpu_memory_mb: largest allocation on the GPU (MiB); None without one.
         samples: inputs of the network that were drawn or read to calibrate, train and correct.
+        fitted: fewest of them that a block was fitted on, which memory bounds; None for a method
+            that fits no blocks.
         extra_parameters: numbers that inference needs besides the weights' codes and grids and the
             biases: step sizes and zero-points of the inputs, centres, scales, corrections.
     """
@@ -34,6 +36,7 @@ class TrainingCost:
     peak_memory_mb: float
     peak_gpu_memory_mb: float | None
     samples: int
+    fitted: int | None
     extra_parameters: int
 
     def asdict(self) -> dict[str, Any]:
@@ -56,6 +59,7 @@ def measured_cost(student: Student, log: StageLog, samples: int) -> TrainingCost
         round(_peak_memory() / MEBIBYTE, 1),
         round(torch.cuda.max_memory_allocated() / MEBIBYTE, 1) if on_gpu else None,
         samples,
+        log.fitted,
         extra_parameters(student),
     )
 

@@ -33,6 +33,7 @@ def distill(
     seed: int,
     checkpoint: Path | None = None,
     checkpoint_every: int = 10,
+    note: Callable[[], None] | None = None,
 ) -> History:
     """Train a student in place.
 
@@ -46,6 +47,7 @@ def distill(
         checkpoint: file to continue from if it exists, and to write every ``checkpoint_every``
             trajectories and at the end. The caller deletes it once the student is saved.
         checkpoint_every: trajectories between two checkpoints.
+        note: called after each checkpoint.
 
     Raises:
         BenchError: the trajectories do not fit the recipe or the loss, the student is not
@@ -75,6 +77,8 @@ def distill(
             finished = epoch + 1
             if checkpoint and (finished % checkpoint_every == 0 or finished == len(sequence)):
                 _save(checkpoint, optimiser, history, identity)
+                if note is not None:
+                    note()
     return history
 
 

@@ -125,4 +125,5 @@ def correct_noise(
         student.noise_correction.fit(sampled_noise_errors(student, teacher, paths, seed))
     finally:
         student.unfreeze()
-    return images * sampler.steps
+    guided = teacher.null_label is not None and sampler.guidance != 1
+    return images * sampler.steps * (2 if guided else 1)

@@ -29,7 +29,15 @@ from hqdm_bench.quantization import (
 )
 from hqdm_bench.quantization.observers import SAMPLE, observer_for, thin
 
-__all__ = ["SAMPLE", "Call", "calibrate_on_calls", "exact_activations", "probing", "run_call"]
+__all__ = [
+    "SAMPLE",
+    "Call",
+    "calibrate_on_calls",
+    "call_timestep",
+    "exact_activations",
+    "probing",
+    "run_call",
+]
 
 Call = Sequence[Any] | Mapping[str, Any]
 
@@ -89,12 +97,22 @@ def _observer(student: Student, sample: int) -> MakeObserver:
         "ema": functools.partial(EmaObserver, shuffled=True),
         "ema_zero": functools.partial(EmaObserver, include_zero=True, shuffled=True),
     }
-    return kinds[student.options.resolved().get("activation_range", "mse")]
+    wanted = student.options.resolved().get("activation_range", "mse")
+    if wanted == "ema_above_a4":
+        wanted = "ema" if student.bits.activation > 4 else "minmax"
+    return kinds[wanted]
 
 
 def run_call(module: nn.Module, call: Call) -> Any:
     """What a module returns for a call."""
     return module(**call) if isinstance(call, Mapping) else module(*call)
+
+
+def call_timestep(student: Student, call: Call) -> float:
+    """The timestep among the arguments of a call."""
+    if isinstance(call, Mapping):
+        return student.timestep_of(**call)
+    return student.timestep_of(*call)
 
 
 def _smooth(student: Student, calls: Sequence[Call]) -> None:

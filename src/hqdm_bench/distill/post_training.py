@@ -13,7 +13,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import digest
 from hqdm_bench.distill.factors import choose_factors
 from hqdm_bench.distill.finetune import fine_tune
-from hqdm_bench.distill.observe import Call, calibrate_on_calls
+from hqdm_bench.distill.observe import Call, calibrate_on_calls, call_timestep
 from hqdm_bench.distill.reconstruction import reconstruct_steps, reconstruct_weights
 from hqdm_bench.distill.scaling import learn_scalings, search_thresholds
 from hqdm_bench.distill.stage_log import StageLog
@@ -62,13 +62,18 @@ class Work:
         """
         if self.student.step is None:
             return list(self.calls)
-        times = [self._timestep(call) for call in self.calls]
+        times = [call_timestep(self.student, call) for call in self.calls]
         distinct = sorted(set(times))
         if len(distinct) <= timesteps:
             return list(self.calls)
         last, gaps = len(distinct) - 1, max(1, timesteps - 1)
         kept = {distinct[round(place * last / gaps)] for place in range(timesteps)}
         return [call for call, time in zip(self.calls, times, strict=True) if time in kept]
+
+    @property
+    def memory(self) -> int:
+        """Bytes of a block's inputs and targets that are kept."""
+        return int(self.scale.memory * 2**30)
 
     def layers(self, leave_out: Sequence[str]) -> list[str]:
         """Names of the low-bit layers that match none of the patterns.
@@ -87,11 +92,6 @@ class Work:
         """Names of the attentions with quantized products that match none of the patterns."""
         names = self.student.quantized_attention()
         return [name for name in names if not any(fnmatchcase(name, p) for p in leave_out)]
-
-    def _timestep(self, call: Call) -> float:
-        if isinstance(call, Mapping):
-            return self.student.timestep_of(**call)
-        return self.student.timestep_of(*call)
 
 
 def post_train(
@@ -170,7 +170,9 @@ def _round_weights(stage: RoundWeights, work: Work) -> None:
         work.chosen_calls(stage.timesteps),
         stage.fit.scaled(work.scale),
         layers=work.layers(stage.leave_out),
+        blocks=stage.blocks,
         seed=work.seed,
+        memory=work.memory,
         log=work.log,
     )
 
@@ -192,7 +194,9 @@ def _learn_steps(stage: LearnSteps, work: Work) -> None:
         work.chosen_calls(stage.timesteps),
         stage.fit.scaled(work.scale),
         layers=[*work.layers(stage.leave_out), *work.attentions(stage.leave_out)],
+        blocks=stage.blocks,
         seed=work.seed,
+        memory=work.memory,
         log=work.log,
     )
 
@@ -204,13 +208,20 @@ def _learn_scaling(stage: LearnScaling, work: Work) -> None:
         work.chosen_calls(stage.timesteps),
         stage.scaled(work.scale),
         seed=work.seed,
+        memory=work.memory,
         log=work.log,
     )
 
 
 def _search_thresholds(stage: SearchThresholds, work: Work) -> None:
     search_thresholds(
-        work.student, work.module, work.calls, stage.samples, seed=work.seed, log=work.log
+        work.student,
+        work.module,
+        work.calls,
+        stage.samples,
+        seed=work.seed,
+        memory=work.memory,
+        log=work.log,
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.progress import Progress
-from hqdm_bench.distill.capture import MEMORY, UnitData, capture
+from hqdm_bench.distill.capture import MEMORY, Inputs, UnitData, capture
 from hqdm_bench.distill.fitting import (
     fit_unit,
     mean_loss,
@@ -25,7 +25,7 @@ from hqdm_bench.distill.rounding import learned_rounding, unit_layers, weighted_
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import RoundingFit, StepFit, Student
 from hqdm_bench.quantization import ExactInput, QuantizedAttention
-from hqdm_bench.quantization.blocks import Unit, find_units, in_call_order
+from hqdm_bench.quantization.blocks import ALL_BLOCKS, Kind, Unit, find_units, in_call_order
 
 __all__ = ["Reconstructed", "reconstruct_steps", "reconstruct_weights"]
 
@@ -55,6 +55,7 @@ def reconstruct_weights(
     *,
     layers: Collection[str] | None = None,
     weights: Mapping[str, Tensor] | None = None,
+    blocks: Collection[Kind] = ALL_BLOCKS,
     seed: int = 0,
     memory: int = MEMORY,
     log: StageLog | None = None,
@@ -73,6 +74,7 @@ def reconstruct_weights(
         layers: which layers; all low-bit ones if None.
         weights: float weights by layer, for layers whose weight is neither the teacher's nor a part
             of it (`float_weight`), nor one of these scaled.
+        blocks: see `find_units`.
         seed: of the batches.
         memory: bytes that are kept for one unit at most.
         log: says which units an earlier run finished, and is told of each that is.
@@ -87,14 +89,14 @@ def reconstruct_weights(
     fit = fit or RoundingFit()
     log = log or StageLog(student)
     with exact_activations(student):
-        units = _left(_units(student, calls, layers), log)
+        units = _left(_units(student, calls, layers, blocks), log)
     done = []
     with Progress("reconstruct weights", total=len(units)) as progress:
         for unit in units:
             with exact_activations(student):
                 data = capture(student, teacher, unit.name, calls, seed, memory)
                 done.append(_fit_rounding(student, teacher, unit, data, fit, weights or {}, seed))
-            log.mark(unit.name)
+            log.mark(unit.name, done[-1].samples)
             progress.update(len(done), loss=done[-1].after)
     return done
 
@@ -106,6 +108,8 @@ def reconstruct_steps(
     fit: StepFit | None = None,
     *,
     layers: Collection[str] | None = None,
+    blocks: Collection[Kind] = ALL_BLOCKS,
+    inputs: Inputs = "exact",
     seed: int = 0,
     memory: int = MEMORY,
     log: StageLog | None = None,
@@ -122,6 +126,9 @@ def reconstruct_steps(
         fit: Q-Diffusion's settings if None.
         layers: which layers and attentions; all low-bit layers and all attentions with quantized
             products if None. Layers with an exact input are passed over.
+        blocks: see `find_units`.
+        inputs: of a unit: ``exact``, those in full precision, as Q-Diffusion and PTQD release it,
+            or ``quantized``, those in the student as it is.
         seed: of the batches.
         memory: bytes that are kept for one unit at most.
         log: says which units an earlier run finished, and is told of each that is.
@@ -140,24 +147,29 @@ def reconstruct_steps(
         layers = [*found, *student.quantized_attention()]
     exact = {name for name, layer in found.items() if isinstance(layer.activation, ExactInput)}
     layers = [name for name in layers if name not in exact]
-    units = _left(_units(student, calls, layers), log)
+    units = _left(_units(student, calls, layers, blocks), log)
     done = []
     with Progress("reconstruct steps", total=len(units)) as progress:
         for unit in units:
-            data = capture(student, teacher, unit.name, calls, seed, memory)
+            data = capture(student, teacher, unit.name, calls, seed, memory, inputs)
             done.append(_fit_steps(student, unit, data, fit, seed))
-            log.mark(unit.name)
+            log.mark(unit.name, done[-1].samples)
             progress.update(len(done), loss=done[-1].after)
     return done
 
 
-def _units(student: Student, calls: Sequence[Call], layers: Collection[str] | None) -> list[Unit]:
+def _units(
+    student: Student,
+    calls: Sequence[Call],
+    layers: Collection[str] | None,
+    blocks: Collection[Kind],
+) -> list[Unit]:
     """Units of the chosen layers in the order of a call."""
     if not calls:
         raise BenchError("reconstruction needs calibration calls; give at least one")
     student.unfreeze()
     chosen = student.low_bit_layers() if layers is None else layers
-    units = find_units(student.network, list(chosen))
+    units = find_units(student.network, list(chosen), blocks)
     with torch.no_grad():
         return in_call_order(student.network, units, lambda: run_call(student, calls[0]))
 

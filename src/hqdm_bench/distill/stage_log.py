@@ -11,6 +11,8 @@ from hqdm_bench.methods import Stage, Student, load_state, student_state
 
 __all__ = ["StageLog"]
 
+FORMAT = 1  # raise it when a file, or what a stage leaves in it, means something else
+
 
 class StageLog:
     """Position within the stages of a student, and the seconds spent on each.
@@ -26,6 +28,7 @@ class StageLog:
         seconds: wall-clock time by stage, that of earlier runs included.
         cpu_seconds: of all stages, on the processor.
         samples: inputs of the network that the finished stages drew or read for themselves.
+        fitted: fewest samples that a part was fitted on, which memory bounds; None for no part.
 
     Raises:
         BenchError: the file is another run's.
@@ -40,6 +43,7 @@ class StageLog:
         self.seconds: dict[str, float] = {}
         self.cpu_seconds = 0.0
         self.samples = 0
+        self.fitted: int | None = None
         self._name = ""
         self._since = self._cpu_since = 0.0
         if path is not None and path.exists():
@@ -56,20 +60,42 @@ class StageLog:
         if index < self.stage:
             yield False
             return
-        self._name = f"{index + 1} {stage.name}"
-        self._since, self._cpu_since = time.monotonic(), time.process_time()
-        yield True
-        self._add_time()
+        with self.timed(f"{index + 1} {stage.name}"):
+            yield True
         self.stage, self.parts = index + 1, []
         if stage.costly:
             self._save()
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Take the time of something that is no stage, or of a stage.
+
+        Args:
+            name: key of ``seconds``.
+        """
+        self._name = name
+        self._since, self._cpu_since = time.monotonic(), time.process_time()
+        yield
+        self._add_time()
+
+    def note(self) -> None:
+        """Write down the time so far, for a stage with a checkpoint of its own."""
+        self._add_time()
+        self._save(whole=False)
 
     def done(self, part: str) -> bool:
         """Whether a part of the stage at hand was finished by an earlier run."""
         return part in self.parts
 
-    def mark(self, part: str) -> None:
-        """A part of the stage at hand is finished; the file is written."""
+    def mark(self, part: str, fitted: int | None = None) -> None:
+        """A part of the stage at hand is finished; the file is written.
+
+        Args:
+            part: name.
+            fitted: samples that it was fitted on.
+        """
+        if fitted is not None:
+            self.fitted = fitted if self.fitted is None else min(self.fitted, fitted)
         self.parts.append(part)
         self._add_time()
         self._save()
@@ -80,24 +106,29 @@ class StageLog:
         self.cpu_seconds += cpu_now - self._cpu_since
         self._since, self._cpu_since = now, cpu_now
 
-    def _save(self) -> None:
+    def _save(self, *, whole: bool = True) -> None:
+        """Write the file, without the student's state if that is kept elsewhere."""
         if self.path is None:
             return
         header = {
+            "format": FORMAT,
             "identity": self.identity,
-            "stage": self.stage,
-            "parts": self.parts,
+            "stage": self.stage if whole else 0,
+            "parts": self.parts if whole else [],
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
             "samples": self.samples,
+            "fitted": self.fitted,
         }
-        write_tensors(self.path, student_state(self.student), header)
+        write_tensors(self.path, student_state(self.student) if whole else {}, header)
 
     def _restore(self, path: Path) -> None:
         tensors, header = read_tensors(path)
-        if header.get("identity") != self.identity:
+        if (header.get("format"), header.get("identity")) != (FORMAT, self.identity):
             raise BenchError(f"{path} is the checkpoint of another run; delete it to start again")
-        load_state(self.student, tensors)
+        if tensors:
+            load_state(self.student, tensors)
         self.stage, self.parts = header["stage"], list(header["parts"])
         self.seconds = dict(header["seconds"])
         self.cpu_seconds, self.samples = header["cpu_seconds"], header["samples"]
+        self.fitted = header["fitted"]

@@ -105,7 +105,7 @@ def train_student(
 
 def stages_file(checkpoint: Path) -> Path:
     """Where the stages before a distillation are kept."""
-    return checkpoint.with_name("stages.safetensors")
+    return checkpoint.with_name(f"{checkpoint.stem}.stages.safetensors")
 
 
 class _Run:
@@ -128,12 +128,20 @@ class _Run:
         calls: list[UNetCall] = []
         scale = Scale()
         if student.options.post_training:
-            sampler = sampler_of(recipe, student.method)
-            scale = sampler.scale
-            images = max(1, round(student.options.calibration_images * scale.data))
-            calls = calibration_calls(teacher, sampler, images, seed)
+            scale = sampler_of(recipe, student.method).scale
+            with self.log.timed("0 draw inputs"):
+                calls = self._draw_inputs()
         self.drawn = sum(len(x) for x, _, _ in calls)
         self.work = Work(student, teacher.unet, calls, self.log, scale, seed)
+
+    def _draw_inputs(self) -> list[UNetCall]:
+        """Calibration inputs at the timesteps of the student's tables."""
+        assert self.student.step is not None
+        sampler = sampler_of(self.recipe, self.student.method)
+        images = max(1, round(self.student.options.calibration_images * sampler.scale.data))
+        rows = set(self.student.step.timesteps)
+        drawn = calibration_calls(self.teacher, sampler, images, self.seed)
+        return [call for call in drawn if int(call[1][0]) in rows]
 
     def stages(self) -> tuple[History, TrainingCost]:
         """Run what is left of them."""
@@ -152,6 +160,7 @@ class _Run:
                 self.recipe,
                 self.seed,
                 self.checkpoint,
+                note=self.log.note,
             )
             self.log.samples += self.recipe.updates * self._rows()
         elif isinstance(stage, CorrectNoise):
@@ -162,6 +171,8 @@ class _Run:
             # The checkpoint of the distillation has the ranges.
             if not (self.checkpoint and self.checkpoint.exists()):
                 calibrate(self.student, self.teacher, self.trajectories, self.recipe, self.seed)
+            steps = self.recipe.steps if self.recipe.calibration == "per_step" else 1
+            self.log.samples += steps * self.recipe.calibration_images
         else:
             run_stage(stage, self.work)
 

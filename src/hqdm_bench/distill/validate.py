@@ -65,8 +65,8 @@ def noise_errors(
             x = held_out.x_t[:, index].flatten(0, 1).to(device)
             target = held_out.eps[:, index].flatten(0, 1).to(device).double()
             predicted = model.predict(x, timestep, labels, held_out.guidance).double()
-            errors.append(_energy(predicted - target))
-            energies.append(_energy(target))
+            errors.append(_energy(predicted - target).cpu())
+            energies.append(_energy(target).cpu())
     finally:
         student.unfreeze()
     return NoiseErrors(*(tuple(torch.stack(rows).sum(0).tolist()) for rows in (errors, energies)))

@@ -10,7 +10,9 @@ Differences from the released code. There, the moving averages go on from one ti
 and while the factors are chosen, and the second half of a split input takes the range of its last
 batch; here each step starts afresh and both halves have the average. Its time weights have 20 bins
 of 50 timesteps; here a bin is a step, the same for 20 steps. Its scales of a split layer are those
-of least error of the sum of both halves; here each half has its own error.
+of least error of the sum of both halves; here each half has its own error. Its rounding penalty
+leaves the second half of a split layer out; here it counts both. Ranges come from inputs that only
+the weights before them have changed; there, from quantized ones.
 """
 
 from dataclasses import dataclass
@@ -36,9 +38,11 @@ from hqdm_bench.quantization import (
     check_policy,
     source_name,
 )
+from hqdm_bench.quantization.blocks import Kind
 
 __all__ = ["DmqOptions", "build"]
 
+BLOCKS: tuple[Kind, ...] = ("residual", "transformer")  # attention over pixels layer by layer
 SKIPS = ("skip_connection", "conv_shortcut")  # CompVis, diffusers
 SETTINGS = {
     "imagenet": ScalingSettings(),
@@ -72,7 +76,12 @@ class DmqOptions(PtqOptions):
     def stages(self) -> tuple[Stage, ...]:
         """Scales, rounding with exact inputs, ranges, factors of the skip connections."""
         factors = () if self.factors == "none" else (ChooseFactors(),)
-        return (LearnScaling(SETTINGS[self.dataset]), RoundWeights(), Calibrate(), *factors)
+        return (
+            LearnScaling(SETTINGS[self.dataset]),
+            RoundWeights(blocks=BLOCKS),
+            Calibrate(),
+            *factors,
+        )
 
 
 @register(

@@ -126,6 +126,11 @@ class MethodOptions:
         """Images whose inputs at every timestep a post-training method calibrates on."""
         return 256
 
+    @property
+    def table_timesteps(self) -> int | None:
+        """Most rows of a post-training method's tables; None for all timesteps of the sampler."""
+        return None
+
     def resolved(self) -> dict[str, Any]:
         """Every option with its value, for the header of a result."""
         return asdict(self)

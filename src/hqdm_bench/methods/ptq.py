@@ -47,7 +47,7 @@ class PtqOptions(MethodOptions):
             -2^(b-1) to 2^(b-1) - 1.
         activation_range: of a layer's inputs: ``mse`` search, ``minmax`` over all batches, or
             ``ema``, the moving average of the batches' extremes, ``ema_zero`` the same widened to
-            zero.
+            zero; ``ema_above_a4`` is ``ema`` above 4 bits and ``minmax`` below.
         activation_steps: ``per_step``, one range for every timestep of the tables, or ``shared``,
             one for all.
         steps: row of the tables at a timestep they have no row for, see `QatOptions`.
@@ -71,7 +71,7 @@ class PtqOptions(MethodOptions):
     weight_init: Literal["mse", "max"] = "mse"
     weight_grids: Literal["channel", "tensor"] = "channel"
     activation_grid: Literal["asymmetric", "symmetric"] = "asymmetric"
-    activation_range: Literal["mse", "minmax", "ema", "ema_zero"] = "mse"
+    activation_range: Literal["mse", "minmax", "ema", "ema_zero", "ema_above_a4"] = "mse"
     activation_steps: Literal["per_step", "shared"] = "per_step"
     steps: Literal["pick", "interpolate", "by_timestep"] = "pick"
     split: Literal["none", "skip", "all"] = "none"

@@ -133,6 +133,9 @@ def build_student(
         sampler = sampler_of(recipe, method.name)
         steps, eta = sampler.steps, sampler.eta
     timesteps = DDIM.from_schedule(teacher.schedule, steps, eta).timesteps
+    if options.table_timesteps is not None and steps > options.table_timesteps:
+        # Every n-th from the noisiest on; steps between take the nearest row.
+        timesteps = timesteps.flip(0)[:: steps // options.table_timesteps].flip(0)
     request = Request(bits, tuple(timesteps.tolist()), recipe.lora_rank, seed, "timesteps")
     return entry.build(options, teacher.unet, request)
 

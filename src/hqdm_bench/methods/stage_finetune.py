@@ -63,15 +63,17 @@ class FineTune(Stage):
         return f"fine tune {self.part}"
 
     def scaled(self, scale: Scale) -> Self:
-        """Fewer epochs, at least one, on fewer samples, at least a batch, weights at another rate.
+        """Fewer updates, at least one a visit, on fewer samples, weights at another rate.
 
         The rate of step sizes stays: Adam starts afresh for them at every visit, and its first
         updates move them by the rate itself.
         """
+        samples = max(self.batch, round(self.samples * scale.data))
+        updates = self.epochs * (self.samples // self.batch) * scale.updates
         return replace(
             self,
-            epochs=max(1, round(self.epochs * scale.updates)),
-            samples=max(self.batch, round(self.samples * scale.data)),
+            epochs=max(1, round(updates / -(-samples // self.batch))),
+            samples=samples,
             weight_rate=self.weight_rate * scale.rates,
         )
 

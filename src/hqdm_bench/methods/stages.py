@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from hqdm_bench.catalogue import Scale
 from hqdm_bench.quantization import BetaSchedule
+from hqdm_bench.quantization.blocks import ALL_BLOCKS, Kind
 
 __all__ = [
     "Calibrate",
@@ -130,28 +131,33 @@ class RoundWeights(Stage):
         fit: settings.
         timesteps: calls at this many timesteps are used, evenly chosen; all if there are fewer.
         leave_out: patterns on names of layers that keep their rounding.
+        blocks: kinds of blocks that are fitted as a whole; the layers of others go one by one.
     """
 
     fit: RoundingFit = RoundingFit()
     timesteps: int = 20
     leave_out: tuple[str, ...] = ()
+    blocks: tuple[Kind, ...] = ALL_BLOCKS
 
 
 @dataclass(frozen=True)
 class LearnSteps(Stage):
     """Learn the step sizes of the low-bit layers' inputs, block after block.
 
-    Those of quantized attention are learned with the block it is in.
+    Every block is given its inputs in full precision, as released. Step sizes of quantized
+    attention are learned with the block it is in, or by themselves.
 
     Attributes:
         fit: settings.
         timesteps: as in `RoundWeights`.
         leave_out: patterns on names of layers and attentions that keep their step sizes.
+        blocks: as in `RoundWeights`; attention over pixels goes layer by layer, as released.
     """
 
     fit: StepFit = StepFit()
     timesteps: int = 20
     leave_out: tuple[str, ...] = ()
+    blocks: tuple[Kind, ...] = ("residual", "transformer")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from hqdm_bench.common.errors import BenchError
 from hqdm_bench.quantization.composite import CompositeLayer
 from hqdm_bench.quantization.layers import QuantizedLayer
 
-__all__ = ["BLOCKS", "Kind", "Unit", "find_units", "in_call_order"]
+__all__ = ["ALL_BLOCKS", "BLOCKS", "Kind", "Unit", "find_units", "in_call_order"]
 
 Kind = Literal["residual", "transformer", "attention", "temporal", "layer"]
 
@@ -27,6 +27,8 @@ BLOCKS: tuple[tuple[Kind, frozenset[str]], ...] = (
     ("attention", frozenset({"qkv", "proj_out"})),
     ("attention", frozenset({"to_q", "to_k", "to_v"})),
 )
+
+ALL_BLOCKS: tuple[Kind, ...] = ("residual", "transformer", "attention")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class Unit:
     layers: tuple[str, ...]
 
 
-def find_units(network: nn.Module, layers: Collection[str]) -> list[Unit]:
+def find_units(
+    network: nn.Module, layers: Collection[str], blocks: Collection[Kind] = ALL_BLOCKS
+) -> list[Unit]:
     """Units that together hold each of the layers once, in module order.
 
     The outermost block wins: the attention within a transformer block is part of it. A block of
@@ -56,6 +60,7 @@ def find_units(network: nn.Module, layers: Collection[str]) -> list[Unit]:
     Args:
         network: whose units; the layers may already be quantized ones.
         layers: dotted names of what is reconstructed.
+        blocks: kinds of blocks that are units as a whole; the layers of others go one by one.
 
     Raises:
         BenchError: the network has no layer of a name.
@@ -69,7 +74,7 @@ def find_units(network: nn.Module, layers: Collection[str]) -> list[Unit]:
         if isinstance(parts, CompositeLayer):
             wanted.remove(name)
             wanted.update(_quantized(parts, name))
-    return list(_walk(network, "", wanted))
+    return list(_walk(network, "", wanted, frozenset(blocks)))
 
 
 def _quantized(module: nn.Module, name: str) -> list[str]:
@@ -77,19 +82,23 @@ def _quantized(module: nn.Module, name: str) -> list[str]:
     return [path for path, layer in found if isinstance(layer, QuantizedLayer)]
 
 
-def _walk(module: nn.Module, name: str, wanted: set[str]) -> Iterator[Unit]:
+def _walk(
+    module: nn.Module, name: str, wanted: set[str], blocks: frozenset[Kind]
+) -> Iterator[Unit]:
     """Units of a module, taking their layers off ``wanted``: a module may be in two places."""
     if name in wanted:
         wanted.remove(name)
         yield Unit(name, "layer", (name,))
         return
     children = dict(module.named_children())
-    kind = next((kind for kind, parts in BLOCKS if parts <= children.keys()), None)
+    found = (kind for kind, parts in BLOCKS if parts <= children.keys() and kind in blocks)
+    kind = next(found, None)
     if isinstance(module, CompositeLayer):
         kind = "layer"
     if kind is None:
         for own_name, child in children.items():
-            yield from _walk(child, f"{name}.{own_name}" if name else own_name, wanted)
+            path = f"{name}.{own_name}" if name else own_name
+            yield from _walk(child, path, wanted, blocks)
         return
     inside = tuple(path for path, _ in module.named_modules(prefix=name) if path in wanted)
     if inside:

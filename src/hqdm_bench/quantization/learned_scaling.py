@@ -83,8 +83,9 @@ class TimestepWeights:
         sums = torch.zeros_like(self.averages).scatter_add(0, rows, losses.detach())
         self.averages = self.averages * self.momentum + sums * (1 - self.momentum)
         total = self.averages.sum()
-        # No error at all: every step counts as before.
-        share = self.averages[rows] / total if total > 0 else torch.zeros_like(losses)
+        # No error at all, or one step alone, whose share would leave it no weight: all count alike.
+        weighed = total > 0 and len(self.averages) > 1
+        share = self.averages[rows] / total if weighed else torch.zeros_like(losses)
         return (1 - share) ** self.alpha
 
 

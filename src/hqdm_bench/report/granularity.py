@@ -28,13 +28,12 @@ ABSENT = (None, False, 0, "none", "off", "no", "full_precision")
 REMARKS = {
     "attention": "products inside attention quantized too",
     "split": "inputs behind a concatenation in two parts, each with grids of its own",
-    "mixed": "bits differ from layer to layer",
-    "outlier_split": "channels with outliers split in two",
+    "mixed": "bits differ between the output channels of a layer",
+    "outlier_split": "input channels with the largest weights given twice",
     "factors": "a power-of-two factor for each channel of a skip connection's input",
     "correction": "predictions corrected while sampling",
 }
 TEMPORAL = "ranges per step only in the layers that see nothing but the timestep"
-CORRECTED = ("ptqd",)  # implementations that correct, whatever their options are called
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def granularity(results: tuple[CellResult, ...] | list[CellResult]) -> Granulari
     training = students[0].training
     assert training is not None
     inputs = _inputs(training["options"], training.get("coverage", {}))
-    return _granularity(training["options"], training.get("method", {}), inputs)
+    return _granularity(training["options"], inputs)
 
 
 def _inputs(options: Mapping[str, Any], coverage: Mapping[str, Any]) -> str:
@@ -80,12 +79,12 @@ def _inputs(options: Mapping[str, Any], coverage: Mapping[str, Any]) -> str:
     return "channel" if counted["mac_share"] > 0 else "tensor"
 
 
-def _granularity(options: Mapping[str, Any], method: Mapping[str, Any], inputs: str) -> Granularity:
+def _granularity(options: Mapping[str, Any], inputs: str) -> Granularity:
     temporal = options.get("finite_set") == "temporal"
     remarks = [
         text + _detail(name, options)
         for name, text in REMARKS.items()
-        if options.get(name) not in ABSENT or _always(name, options, method)
+        if options.get(name) not in ABSENT
     ]
     return Granularity(
         weights=options.get("weight_grids", "channel"),
@@ -104,9 +103,3 @@ def _detail(name: str, options: Mapping[str, Any]) -> str:
     """What another option adds to a remark."""
     bits = options.get("softmax_bits")
     return f", softmax at {bits} bits" if name == "attention" and bits is not None else ""
-
-
-def _always(name: str, options: Mapping[str, Any], method: Mapping[str, Any]) -> bool:
-    """Whether the method corrects its predictions and has no option to leave it."""
-    implementation = method.get("implementation")
-    return name == "correction" and name not in options and implementation in CORRECTED

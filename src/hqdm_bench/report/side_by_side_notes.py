@@ -106,21 +106,21 @@ def _budgets(groups: Sequence[ModelGroup]) -> list[str]:
     for group in groups:
         for result in group.results:
             recipe: dict[str, Any] = (result.training or {}).get("recipe", {})
-            if "steps" in recipe and "trajectories" in recipe:
+            if recipe.get("post_training"):
+                found[_post_training_budget(recipe["post_training"].get("scale", {}))] = None
+            elif "steps" in recipe and "trajectories" in recipe:
                 updates = thousands(recipe["steps"] * recipe["trajectories"])
-                found[_budget(updates, recipe.get("post_training") or {})] = None
+                found[
+                    f"What a method does at its released budget: trained students had {updates} "
+                    "updates of the paper's 16 000."
+                ] = None
     return list(found)
 
 
-def _budget(updates: str, post_training: dict[str, Any]) -> str:
-    scale = post_training.get("scale", {})
-    text = (
-        f"What a method does at its released budget: trained students had {updates} updates of "
-        "the paper's 16 000"
+def _post_training_budget(scale: dict[str, Any]) -> str:
+    share = {key: f"{100 * scale.get(key, 1):g} %" for key in ("updates", "data")}
+    return (
+        "What a method does at its released budget: post-training methods had about "
+        f"{share['updates']} of their updates, at {scale.get('rates', 1):g} times the learning "
+        f"rates of weights, and {share['data']} of their calibration images."
     )
-    shares = [
-        f"{100 * scale[key]:g} % of their released {word}"
-        for key, word in (("updates", "updates"), ("data", "calibration images"))
-        if key in scale
-    ]
-    return f"{text}, post-training ones {' and '.join(shares)}." if shares else f"{text}."
