@@ -18,7 +18,7 @@ from hqdm_bench.distill import calibrate_on_calls
 from hqdm_bench.methods import Method, Request, Student, available_methods, build_student
 from hqdm_bench.models import LatentDiffusion
 from hqdm_bench.models.attention import TokenAttention
-from hqdm_bench.quantization import LoRAWeight, TrainedWeight
+from hqdm_bench.quantization import LoRAWeight, NoiseError, TrainedWeight
 
 TIMES = (1, 501)  # of a recipe with two steps
 SEED = 7
@@ -168,6 +168,8 @@ def calibrated(shared_toy: LatentDiffusion, recipe: Recipe, calls: list[Call]) -
             spec = dataclasses.replace(case, options={**case.options, **over})
             student = build_student(spec, shared_toy, bits, recipe, SEED)
             calibrate_on_calls(student, calls)
+            if student.noise_correction is not None:
+                student.noise_correction.fit(errors(student, shared_toy, calls))
             made[key] = student
         student = copy.deepcopy(made[key])
         if student.step is None:  # full precision shares the module
@@ -175,6 +177,15 @@ def calibrated(shared_toy: LatentDiffusion, recipe: Recipe, calls: list[Call]) -
         return student
 
     return make
+
+
+@torch.no_grad()
+def errors(student: Student, toy: LatentDiffusion, calls: list[Call]) -> dict[int, NoiseError]:
+    """Of the predictions, by timestep."""
+    found = {t: NoiseError() for t in TIMES}
+    for call in calls:
+        found[int(call[1][0])].add(toy.unet(*call), student(*call))
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -234,6 +234,8 @@ def test_coverage_says_so() -> None:
 
 def test_what_cannot_be_is_said() -> None:
     layers = nn.Sequential(*(nn.Linear(8, 8) for _ in range(6)))
+    assert not quantize(layers, "rtn", "w4a4", attention="quantized").quantized_attention()
+    layers.append(nn.MultiheadAttention(8, 1))
     with pytest.raises(BenchError, match="Sequential has no attention .* QKVAttention"):
         quantize(layers, "rtn", "w4a4", attention="quantized")
     with pytest.raises(BenchError, match="add option attention 'quantized'"):

@@ -112,7 +112,7 @@ def build_ptq_student(
 
     Raises:
         BenchError: full-precision bits, a layer the policy selects cannot be quantized, quantized
-            attention in a module without any that can be, or options that exclude each other.
+            attention in a module whose only ones cannot be, or options that exclude each other.
     """
     if request.bits.full_precision:
         raise BenchError(f"this method quantizes; {request.bits} goes with method 'fp'")
@@ -179,8 +179,8 @@ def quantize_products(
     """Put quantized attention in, in place, where the options ask for it; not calibrated.
 
     Raises:
-        BenchError: the network has no attention that can be quantized, or bits are given for the
-            softmax of one in full precision.
+        BenchError: the network's only attentions are of a kind that cannot be quantized, or bits
+            are given for the softmax of one in full precision.
     """
     if options.attention == "full_precision":
         if options.softmax_bits != PtqOptions.softmax_bits:
