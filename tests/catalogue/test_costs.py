@@ -215,10 +215,11 @@ def test_measured_time_is_rows_times_unit_costs(catalogue, costs, tmp_path):
         catalogue, catalogue.suite("mini"), replace(costs, machines=(machine,)), tmp_path
     )
     measured = plan.timings[0]
-    images = 44 * 384
-    assert measured.stages["score"] == (0.5 * (images + 3 * 4096) + 2 * (44 + 3),) * 2
-    rows = 384 * 20 * (28 * 2 + 11 + 5)
-    assert measured.stages["sample"] == (rows + images + 2 * 44,) * 2
+    cells = 44 + 24  # the post-training methods and lsq at three bit-widths
+    images = cells * 384
+    assert measured.stages["score"] == (0.5 * (images + 3 * 4096) + 2 * (cells + 3),) * 2
+    rows = 384 * 20 * ((28 + 24) * 2 + 11 + 5)
+    assert measured.stages["sample"] == (rows + images + 2 * cells,) * 2
     assert [timing.basis for timing in plan.timings].count("published run") == 0
 
 

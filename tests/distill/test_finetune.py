@@ -142,9 +142,11 @@ def test_released_settings_and_their_scale() -> None:
     assert (temporal.epochs, temporal.samples, temporal.batch) == (300, 8, 2)
     assert (attention.epochs, attention.samples, attention.batch) == (20, 64, 4)
     cut = temporal.scaled(Scale(updates=0.005, rates=20, data=0.0625))
-    assert (cut.epochs, cut.samples, cut.weight_rate) == (2, 2, pytest.approx(2e-4))
+    # 6 of 1200 updates a visit: one batch of two samples an epoch
+    assert (cut.epochs, cut.samples, cut.weight_rate) == (6, 2, pytest.approx(2e-4))
     assert cut.step_rate == temporal.step_rate
-    assert attention.scaled(Scale(updates=0.005, data=0.0625)).samples == 4
+    cut = attention.scaled(Scale(updates=0.005, data=0.0625))
+    assert (cut.epochs, cut.samples) == (2, 4)
 
 
 def test_a_pool_joins_samples_of_calls() -> None:

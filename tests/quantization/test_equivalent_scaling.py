@@ -200,3 +200,9 @@ def test_learning_needs_a_step_for_every_input(generator: torch.Generator) -> No
     layer, x = example()
     with pytest.raises(BenchError, match="6 inputs and 2 steps"):
         learn_scaling(layer, x, torch.zeros(2), 1, (4, 4), ScalingSettings(1), generator)
+
+
+def test_scales_are_learned_where_there_is_one_step_alone() -> None:
+    """1 - L / L is zero: released code, which always has 20 steps, would learn nothing."""
+    losses = torch.tensor([0.5, 2.0])
+    assert torch.equal(TimestepWeights(1)(losses, torch.tensor([0, 0])), torch.ones(2))

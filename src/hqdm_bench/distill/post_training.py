@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from hqdm_bench.catalogue import Scale
 from hqdm_bench.common.errors import BenchError
@@ -138,6 +139,7 @@ def post_train(
             "stages": [repr(stage) for stage in stages],
             "scale": repr(scale),
             "seed": seed,
+            "module": _fingerprint(module, calls),
         }
     )
     log = StageLog(student, None if checkpoint is None else Path(checkpoint), identity)
@@ -146,6 +148,16 @@ def post_train(
         with log.running(index, stage) as open_:
             if open_:
                 run_stage(stage, work)
+
+
+@torch.no_grad()
+def _fingerprint(module: nn.Module, calls: Sequence[Call]) -> list[float]:
+    """Sums that tell other weights and other calls apart."""
+    weights = [float(value.double().sum()) for value in module.parameters()]
+    given = [call.values() if isinstance(call, Mapping) else call for call in calls]
+    tensors = [value for values in given for value in values if isinstance(value, Tensor)]
+    inputs = [float(value.double().sum()) for value in tensors]
+    return [sum(weights), sum(map(abs, weights)), sum(inputs), float(len(calls))]
 
 
 def run_stage(stage: Stage, work: Work) -> None:

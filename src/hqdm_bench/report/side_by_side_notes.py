@@ -46,6 +46,10 @@ SIZE_NOTE = (
     "layers. Size: codes packed without gaps, float32 elsewhere, step sizes and zero-points. "
     f"BOPs: MACs {TIMES} weight bits {TIMES} activation bits of one pass for one image."
 )
+COMMON_SEEDS_NOTE = (
+    "Two methods are compared on the training seeds that both have: a mean over three seeds stands "
+    "beside a rank that, against a method of one seed, rests on one."
+)
 COST_NOTES = (GRIDS_NOTE, SIZE_NOTE, COST_NOTE)
 
 
@@ -63,6 +67,8 @@ def rank_notes(groups: Sequence[ModelGroup], extractor: str) -> tuple[str, ...]:
     lines += interval_notes(value for entry in entries for value in entry.values.values())
     if any(len(entry.seeds) == 1 for entry in entries if entry.ranks):
         lines.append(PAIRED_IMAGES_NOTE)
+    if any(len({len(entry.seeds) for entry in block}) > 1 for g in groups for block in g.blocks):
+        lines.append(COMMON_SEEDS_NOTE)
     lines.append(QUANTITY_NOTE)
     scored = [group for group in groups if set(group.keys) & set(IMAGE_KEYS)]
     if scored and extractor == MINI_EXTRACTOR:

@@ -75,7 +75,23 @@ def cost_table(group: ModelGroup) -> TextTable:
         if any(entry.footprint for entry in block)
     )
     caption = f"{group.model.name}: what is quantized, and what the students cost."
-    return TextTable(caption, columns, blocks)
+    shown, left = _without_empty(columns, blocks, first=len(columns) - len(RUN_COLUMNS) - 1)
+    return TextTable(caption, shown, left)
+
+
+def _without_empty(
+    columns: tuple[Column, ...], blocks: tuple[tuple[tuple[str, ...], ...], ...], first: int
+) -> tuple[tuple[Column, ...], tuple[tuple[tuple[str, ...], ...], ...]]:
+    """Drop columns from number ``first`` on in which no row has anything."""
+    rows = [row for block in blocks for row in block]
+    kept = [
+        place
+        for place in range(len(columns))
+        if place < first or any(row[place] != BLANK for row in rows)
+    ]
+    shown = tuple(columns[place] for place in kept)
+    left = tuple(tuple(tuple(row[place] for place in kept) for row in block) for block in blocks)
+    return shown, left
 
 
 def _lead(entry: Entry, marks: Mapping[str, str]) -> tuple[str, str]:
