@@ -39,7 +39,7 @@ def test_a_suite_without_the_report_is_told_which_have_it(capsys, verb, suites):
 def test_methods_side_by_side_need_no_comparison(capsys):
     assert main(["methods-table", "--suite", "eight", "--root", str(ROOT)]) == 2
     message = capsys.readouterr().err
-    assert "suite 'eight' has no report 'methods' (suites that have: mini)" in message
+    assert "suite 'eight' has no report 'methods' (suites that have: mini, paper, smoke)" in message
     assert "compare" not in message
 
 

@@ -74,7 +74,8 @@ def test_published_runs_are_of_the_current_catalogue(suite):
                     assert metrics["engine"]["engine"] in ("integer", "fake")
             if cell.method != "fp":
                 training = read_json(own / "training.json")
-                method = catalogue.method(cell.method)
+                dataset = catalogue.model(cell.model).paper_dataset
+                method = catalogue.method(cell.method).on(dataset)
                 assert training["method"] == method.asdict()
                 recorded = {"teacher_precision": "float32", **training["recipe"]}  # came later, too
                 current = catalogue.recipe(entry.recipe).asdict()
