@@ -31,6 +31,7 @@ RANGES = {
     "minmax": "least and largest value",
     "ema": "moving average",
     "ema_zero": "moving average, with zero",
+    "ema_above_a4": "least and largest value, above 4 bits their moving average",
 }
 
 

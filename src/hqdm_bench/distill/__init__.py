@@ -10,9 +10,10 @@ from hqdm_bench.distill.noise_correction import (
     cached_noise_errors,
     sampled_noise_errors,
 )
-from hqdm_bench.distill.observe import calibrate_on_calls, exact_activations
+from hqdm_bench.distill.observe import calibrate_on_calls
 from hqdm_bench.distill.optimiser import Optimiser
 from hqdm_bench.distill.post_training import RUNNERS, Work, post_train, run_stage
+from hqdm_bench.distill.probes import exact_activations
 from hqdm_bench.distill.reconstruction import (
     Reconstructed,
     reconstruct_steps,

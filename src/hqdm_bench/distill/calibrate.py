@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from hqdm_bench.catalogue import Recipe
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator
-from hqdm_bench.distill.observe import calibrate_on_calls, probing
+from hqdm_bench.distill.observe import calibrate_on_calls
+from hqdm_bench.distill.probes import probing
 from hqdm_bench.distill.trajectories import Trajectories
 from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.methods import Student

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hqdm_bench.common.errors import BenchError
-from hqdm_bench.distill.observe import Call
+from hqdm_bench.distill.calls import Call
 
 __all__ = ["CallPool"]
 

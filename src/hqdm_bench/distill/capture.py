@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator
-from hqdm_bench.distill.observe import Call, call_timestep, run_call
+from hqdm_bench.distill.calls import Call, call_timestep, run_call
 from hqdm_bench.methods import Student
 
 __all__ = ["MEMORY", "Inputs", "UnitData", "capture", "reach"]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.progress import Progress
+from hqdm_bench.distill.calls import Call, run_call
 from hqdm_bench.distill.capture import reach
-from hqdm_bench.distill.observe import Call, run_call
 from hqdm_bench.distill.scaling import step_row
 from hqdm_bench.methods import Student
 from hqdm_bench.quantization import QuantizedLayer, ShiftedTable

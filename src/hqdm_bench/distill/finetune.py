@@ -16,7 +16,7 @@ from hqdm_bench.common.progress import Progress
 from hqdm_bench.common.seeds import generator
 from hqdm_bench.distill.adamw import AdamW
 from hqdm_bench.distill.call_pool import CallPool
-from hqdm_bench.distill.observe import Call, run_call
+from hqdm_bench.distill.calls import Call, run_call
 from hqdm_bench.methods import Student
 from hqdm_bench.methods.stage_finetune import EMBEDDING, FineTune
 from hqdm_bench.quantization import (

@@ -3,13 +3,14 @@
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
+from hqdm_bench.distill.calls import Call, run_call
+from hqdm_bench.distill.probes import PassThrough, probing
 from hqdm_bench.distill.smoothing import recorded_extremes
 from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.methods import Student
@@ -29,17 +30,7 @@ from hqdm_bench.quantization import (
 )
 from hqdm_bench.quantization.observers import SAMPLE, observer_for, thin
 
-__all__ = [
-    "SAMPLE",
-    "Call",
-    "calibrate_on_calls",
-    "call_timestep",
-    "exact_activations",
-    "probing",
-    "run_call",
-]
-
-Call = Sequence[Any] | Mapping[str, Any]
+__all__ = ["SAMPLE", "calibrate_on_calls"]
 
 
 @torch.no_grad()
@@ -103,21 +94,9 @@ def _observer(student: Student, sample: int) -> MakeObserver:
     return kinds[wanted]
 
 
-def run_call(module: nn.Module, call: Call) -> Any:
-    """What a module returns for a call."""
-    return module(**call) if isinstance(call, Mapping) else module(*call)
-
-
-def call_timestep(student: Student, call: Call) -> float:
-    """The timestep among the arguments of a call."""
-    if isinstance(call, Mapping):
-        return student.timestep_of(**call)
-    return student.timestep_of(*call)
-
-
 def _smooth(student: Student, calls: Sequence[Call]) -> None:
     """Set the scales that calibration sets, by the extremes of the inputs in all calls."""
-    with probing(student, _PassThrough), recorded_extremes(student) as extremes:
+    with probing(student, PassThrough), recorded_extremes(student) as extremes:
         if not extremes:
             return
         for call in calls:
@@ -132,7 +111,7 @@ def _centre(student: Student, calls: Sequence[Call]) -> None:
     if not layers:
         return
     means = [_ChannelMeans(layer) for layer in layers]
-    with probing(student, _PassThrough), contextlib.ExitStack() as hooks:
+    with probing(student, PassThrough), contextlib.ExitStack() as hooks:
         for layer, mean in zip(layers, means, strict=True):
             handle = layer.register_forward_pre_hook(mean)
             hooks.callback(handle.remove)
@@ -163,23 +142,6 @@ class _ChannelMeans:
         """Hand the means to the layer."""
         assert self.layer.centre is not None
         self.layer.centre.copy_(self.sums / self.counts.clamp(min=1))
-
-
-@contextlib.contextmanager
-def exact_activations(student: Student) -> Iterator[None]:
-    """Leave activations as they are, in attention too; weights stay quantized."""
-    with probing(student, _PassThrough):
-        yield
-
-
-class _PassThrough(nn.Module):
-    """Stands for a quantizer and changes nothing."""
-
-    def __init__(self, holder: QuantizedInput) -> None:
-        super().__init__()
-
-    def forward(self, x: Tensor, row: int, rotation: BlockRotation | None = None) -> Tensor:
-        return x
 
 
 class _StepProbe(nn.Module):
@@ -273,24 +235,6 @@ class _Unrotated:
 
 def _error(quantizer: ActivationQuantizer, sample: Tensor, row: int) -> float:
     return float((quantizer(sample, row) - sample).double().square().mean())
-
-
-Probe = TypeVar("Probe", bound=nn.Module)
-
-
-@contextlib.contextmanager
-def probing(student: Student, make: Callable[[QuantizedInput], Probe]) -> Iterator[list[Probe]]:
-    """Put probes in the place of the quantizers, one made for each layer or operand."""
-    holders: list[QuantizedInput] = list(student.quantized_inputs().values())
-    quantizers = [holder.activation for holder in holders]
-    probes = [make(holder) for holder in holders]
-    try:
-        for holder, probe in zip(holders, probes, strict=True):
-            holder.activation = probe  # type: ignore[assignment]
-        yield probes
-    finally:
-        for holder, quantizer in zip(holders, quantizers, strict=True):
-            holder.activation = quantizer
 
 
 def _require_complete(student: Student) -> None:

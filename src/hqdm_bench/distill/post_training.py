@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from hqdm_bench.catalogue import Scale
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.files import digest
+from hqdm_bench.distill.calls import Call, call_timestep
 from hqdm_bench.distill.factors import choose_factors
 from hqdm_bench.distill.finetune import fine_tune
-from hqdm_bench.distill.observe import Call, calibrate_on_calls, call_timestep
+from hqdm_bench.distill.observe import calibrate_on_calls
 from hqdm_bench.distill.reconstruction import reconstruct_steps, reconstruct_weights
 from hqdm_bench.distill.scaling import learn_scalings, search_thresholds
 from hqdm_bench.distill.stage_log import StageLog

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.progress import Progress
+from hqdm_bench.distill.calls import Call, run_call
 from hqdm_bench.distill.capture import MEMORY, Inputs, UnitData, capture
 from hqdm_bench.distill.fitting import (
     fit_unit,
@@ -20,7 +21,7 @@ from hqdm_bench.distill.fitting import (
     quantized_layers,
     quantized_operands,
 )
-from hqdm_bench.distill.observe import Call, exact_activations, run_call
+from hqdm_bench.distill.probes import exact_activations
 from hqdm_bench.distill.rounding import learned_rounding, unit_layers, weighted_penalty
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import RoundingFit, StepFit, Student

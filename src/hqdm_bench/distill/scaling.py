@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.progress import Progress
 from hqdm_bench.common.seeds import generator
+from hqdm_bench.distill.calls import Call, run_call
 from hqdm_bench.distill.capture import MEMORY
-from hqdm_bench.distill.observe import Call, run_call
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import Student
 from hqdm_bench.quantization import (

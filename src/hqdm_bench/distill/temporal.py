@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator
 from hqdm_bench.distill.adamw import AdamW
+from hqdm_bench.distill.calls import Call, run_call
 from hqdm_bench.distill.capture import reach
 from hqdm_bench.distill.fitting import reconstruction_loss
-from hqdm_bench.distill.observe import Call, exact_activations, run_call
+from hqdm_bench.distill.probes import exact_activations
 from hqdm_bench.distill.reconstruction import Reconstructed
 from hqdm_bench.distill.rounding import learned_rounding, weighted_penalty
 from hqdm_bench.methods import RoundingFit, Student
