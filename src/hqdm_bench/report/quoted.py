@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hqdm_bench.catalogue import Bits
-from hqdm_bench.report.paper import PAPER_TITLES, PaperRow, PaperValue, paper_rows, read_rows
+from hqdm_bench.report.paper import PAPER_TITLES, PaperRow, paper_rows, read_rows
 
 __all__ = ["CITED", "RUN", "SOURCES", "QuotedRow", "Source", "quoted_rows", "quoted_title"]
 
@@ -43,20 +42,14 @@ TITLES = PAPER_TITLES | {"dmq": "DMQ"}
 
 
 @dataclass(frozen=True)
-class QuotedRow:
-    """A printed row.
+class QuotedRow(PaperRow):
+    """A printed row and where it comes from.
 
     Attributes:
         source: key of `SOURCES`.
-        order: Hadamard order k of Table 4.
-        values: by metric, in the printed unit.
     """
 
     source: str
-    method: str
-    bits: Bits
-    order: int | None
-    values: dict[str, PaperValue]
 
 
 def quoted_rows(root: Path, number: int) -> tuple[QuotedRow, ...]:
@@ -89,4 +82,4 @@ def _paper_source(row: PaperRow) -> str:
 
 
 def _quoted(row: PaperRow, source: str) -> QuotedRow:
-    return QuotedRow(source, row.method, row.bits, row.order, row.values)
+    return QuotedRow(row.method, row.bits, row.order, row.values, source)
