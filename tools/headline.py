@@ -2,6 +2,7 @@
 
 python tools/headline.py results/published/mini/tables/table1.csv
 python tools/headline.py results/published/plus/tables/comparison.csv
+python tools/headline.py results/published/mini/tables/methods.csv
 """
 
 import csv
@@ -29,6 +30,17 @@ MODELS = {
     "mini-imagenet": "imagenet",
     "mini-bedrooms": "bedrooms",
     "mini-churches": "churches",
+}
+SIDE_BY_SIDE = ("w8a8", "w4a8", "w4a4")
+TITLES = METHODS | {
+    "qdiffusion": "Q-Diffusion",
+    "ptqd": "PTQD",
+    "tfmq": "TFMQ-DM",
+    "quest": "QuEST",
+    "dmq": "DMQ",
+    "rtn": "RTN",
+    "smoothquant": "SmoothQuant",
+    "lsq": "LSQ",
 }
 TIMES, MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
 
@@ -69,6 +81,32 @@ def _change(row: dict[str, str], digits: int) -> str:
     return text if row["verdict"] == "better" else f"{text}, *{row['verdict']}*"
 
 
+def side_by_side(path: Path) -> str:
+    """Ranks and noise errors of the methods of a report `methods` as Markdown, at three widths.
+
+    Ordered by the error at the last of them.
+    """
+    rows = [row for row in _rows(path) if row["model"] == "mini-imagenet"]
+    found = {(row["method"], row["bits"]): row for row in rows if row["metric"] == "noise_error"}
+    methods = [m for m, bits in found if bits == SIDE_BY_SIDE[-1]]
+    methods.sort(key=lambda method: float(found[method, SIDE_BY_SIDE[-1]]["mean"]))
+    widths = " | ".join(bits.upper() for bits in SIDE_BY_SIDE)
+    lines = [f"| | {widths} | low-bit MACs | CPU time |", "|---|" + "---|" * 5]
+    for method in methods:
+        cells = [_ranked(found[method, bits]) for bits in SIDE_BY_SIDE]
+        last = found[method, SIDE_BY_SIDE[-1]]
+        share, seconds = 100 * float(last["mac_share"]), float(last["cpu_seconds"])
+        cells += [f"{share:.1f} %", f"{seconds:.0f} s"]
+        lines.append(f"| {TITLES[method]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _ranked(row: dict[str, str]) -> str:
+    first, last = row["rank_first"], row["rank_last"]
+    rank = first if first == last else f"{first} to {last}"
+    return f"{float(row['mean']):.5f} ({rank})"
+
+
 def headline(path: Path) -> str:
     """The table as Markdown: a row a method, then the verdicts of the paired comparison."""
     rows = _rows(path)
@@ -107,5 +145,5 @@ def _line(bits: str, title: str, cells: list[str]) -> str:
 
 if __name__ == "__main__":
     source = Path(sys.argv[1])
-    printed = comparison if source.stem == "comparison" else headline
-    sys.stdout.write(printed(source))
+    kinds = {"comparison": comparison, "methods": side_by_side}
+    sys.stdout.write(kinds.get(source.stem, headline)(source))

@@ -32,6 +32,10 @@ def test_the_comparison_is_that_of_the_published_run(tool):
     assert tool.comparison(RESULTS / "plus/tables/comparison.csv") in README
 
 
+def test_the_methods_side_by_side_are_those_of_the_published_run(tool):
+    assert tool.side_by_side(RESULTS / "mini/tables/methods.csv") in README
+
+
 def test_counts_of_claims_are_those_of_the_published_run():
     claims = (RESULTS / "mini/claims.md").read_text(encoding="utf-8")
     (counts,) = re.findall(r"^\*\*(\d+ sentences: .*)\*\*$", claims, re.MULTILINE)
