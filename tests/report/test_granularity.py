@@ -41,7 +41,7 @@ def test_grids(options: dict[str, Any], text: str) -> None:
         ({"attention": "quantized"}, "attention quantized"),
         ({"split": "skip"}, "concatenation in two parts"),
         ({"mixed": "outliers"}, "bits differ"),
-        ({"outlier_split": 0.02}, "outliers split in two"),
+        ({"outlier_split": 0.02}, "given twice"),
         ({"attention": "quantized", "softmax_bits": 8}, "too, softmax at 8 bits"),
         ({"factors": "per_step"}, "power-of-two factor"),
         ({"finite_set": "temporal"}, "nothing but the timestep"),
@@ -64,8 +64,8 @@ def test_what_is_off_is_not(value: object) -> None:
     assert found.remarks == ()
 
 
-def test_a_method_that_always_corrects_says_so() -> None:
-    found = granularity([student("ptqd")])
+def test_a_method_that_corrects_says_so() -> None:
+    found = granularity([student("ptqd", correction="yes")])
     assert found is not None
     assert found.remarks == ("predictions corrected while sampling",)
 
