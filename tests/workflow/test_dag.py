@@ -31,7 +31,7 @@ def test_paper_suite_resolves_without_its_artefacts(paper_plan):
     counts = job_counts(paper_plan)
     suite = load_catalogue(ROOT).suite("paper")
     students = sum(cell.method != "fp" for cell in suite.cells)
-    assert counts["train_student"] == students == 57
+    assert counts["train_student"] == students == 117
     # Two baselines have a protocol of their own; ImageNet's is the protocol of its cells.
     assert counts["evaluate_cell"] == len(suite.cells) + 2
     assert counts["sample_shard"] == 10 * counts["evaluate_cell"]
@@ -58,7 +58,7 @@ def test_students_wait_for_the_baselines(paper_plan):
     """Every training depends on its model's acceptance, and that on the baseline's metrics."""
     planned = jobs(paper_plan)
     training = [inputs for rule, inputs, _ in planned if rule == "train_student"]
-    assert len(training) == 57
+    assert len(training) == 117
     assert all("acceptance.json" in inputs for inputs in training)
     (inputs,) = [
         inputs
