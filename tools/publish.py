@@ -3,7 +3,7 @@
     python tools/publish.py mini
 
 Tables, claims, figures as PNG, the page, and of every cell its metrics with their replicates, its
-training record and loss history are copied; students, images and features are not. `run.json`
+training record, cost and loss history are copied; students, images and features are not. `run.json`
 says what made them, `cost.csv` what each kind of job took.
 """
 
@@ -25,6 +25,7 @@ KEPT = (
     "metrics.json",
     "replicates.safetensors",
     "training.json",
+    "cost.json",
     "history.csv",
     "teacher.json",
     "extractor.json",

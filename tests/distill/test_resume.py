@@ -1,5 +1,6 @@
 """What a training checkpoint holds, and what a resumed training need not do again."""
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +17,14 @@ from hqdm_bench.distill import (
     distill,
     guided_loss,
     loop,
+    post_training,
+    stage_log,
     train,
     train_student,
 )
-from hqdm_bench.methods import build_student
+from hqdm_bench.distill.post_training import Work
+from hqdm_bench.methods import Calibrate, Distill, Stage, build_student
+from hqdm_bench.methods.options import QatOptions
 from hqdm_bench.models import LatentDiffusion
 
 
@@ -64,6 +69,67 @@ def test_a_resumed_training_is_not_calibrated_again(
     resumed = train_student(*arguments, path)
     assert resumed.history == undisturbed.history
     assert resumed.noise_error == undisturbed.noise_error
+    assert resumed.cost.repeatable() == undisturbed.cost.repeatable()
+    assert resumed.cost.seconds.keys() == undisturbed.cost.seconds.keys()
+    expected = undisturbed.student.state_dict()
+    for key, value in resumed.student.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+
+
+@dataclass(frozen=True)
+class Shift(Stage):
+    """Adds to the first bias, which is not trained."""
+
+    value: float
+
+
+def shift(stage: Shift, work: Work) -> None:
+    layer = next(iter(work.student.quantized_layers().values()))
+    assert layer.bias is not None
+    layer.bias.data += stage.value
+    work.log.samples += 1
+
+
+@pytest.mark.parametrize("alive", [2, 3, 4, 5, 6])
+def test_stages_around_a_distillation_are_done_once(
+    alive: int,
+    teacher: LatentDiffusion,
+    recipe: Recipe,
+    trajectories: Trajectories,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method = spec("efficientdm")
+    stages = Calibrate(), Shift(0.5), Distill(), Shift(0.25)
+    monkeypatch.setattr(QatOptions, "stages", lambda _: stages)
+    monkeypatch.setitem(post_training.RUNNERS, Shift, shift)
+    monkeypatch.setattr(train, "distill", partial(distill, checkpoint_every=1))
+    arguments = (method, teacher, trajectories, Bits(4, 4), recipe, 0)
+    undisturbed = train_student(*arguments)
+
+    count = 0
+
+    def dying(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, object]) -> None:
+        nonlocal count
+        write_tensors(path, tensors, header)
+        count += 1
+        if count == alive:
+            count = 0
+            raise KilledError
+
+    for module in (loop, stage_log):
+        monkeypatch.setattr(module, "write_tensors", dying)
+    path, killed = tmp_path / "checkpoint.safetensors", 0
+    while True:
+        try:
+            resumed = train_student(*arguments, path)
+            break
+        except KilledError:
+            killed += 1
+    assert killed > 0
+    assert resumed.history == undisturbed.history
+    assert resumed.cost.repeatable() == undisturbed.cost.repeatable()
+    assert resumed.cost.seconds.keys() == undisturbed.cost.seconds.keys()
     expected = undisturbed.student.state_dict()
     for key, value in resumed.student.state_dict().items():
         assert torch.equal(value, expected[key]), key

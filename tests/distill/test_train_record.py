@@ -20,7 +20,10 @@ def test_a_record_is_read_back_as_grids_costs_and_replicates(
     trained = train_student(method, teacher, trajectories, Bits(4, 4), recipe, 0)
     record = json.loads(json.dumps(trained.summary()))
     cell = Cell("suite", "model", "hqdm", Bits(4, 4), 0, "protocol")
-    result = CellResult(cell, None, record | {"method": {"implementation": "hqdm"}}, None)
+    spent = json.loads(json.dumps(trained.cost.of_the_machine()))
+    assert not spent.keys() & record["cost"].keys()
+    record |= {"method": {"implementation": "hqdm"}, "cost": record["cost"] | spent}
+    result = CellResult(cell, None, record, None)
 
     (draws,) = sample([result], "noise_error").values()
     assert draws.value == trained.noise_error

@@ -194,6 +194,16 @@ class Project:
         }
         write_json(self.layout.training(cell), content | changes)
 
+    def write_cost(self, cell: Cell, **changes: Any) -> None:
+        content = {
+            "cell": cell.asdict(),
+            "seconds": {"1 calibrate": 1.5, "2 learn steps": 9.0},
+            "cpu_seconds": 12.25,
+            "peak_memory_mb": 812.4,
+            "peak_gpu_memory_mb": None,
+        }
+        write_json(self.layout.cost(cell), content | changes)
+
     def write_history(self, cell: Cell, epochs: int = 3, steps: int = 2) -> None:
         """Loss 100 * seed + 10 * epoch + step."""
         with (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,14 +18,6 @@ from hqdm_bench.report.side_by_side import read_side_by_side
 
 if TYPE_CHECKING:
     from conftest import Project
-
-COST = {
-    "seconds": {"1 calibrate": 1.5, "2 learn steps": 9.0},
-    "cpu_seconds": 12.25,
-    "peak_memory_mb": 812.4,
-    "samples": 12800,
-    "extra_parameters": 1460,
-}
 
 
 def written(project: Project) -> dict[str, str]:
@@ -53,10 +46,11 @@ def csv_rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def record_costs(project: Project, **changes: Any) -> None:
+def record_costs(project: Project) -> None:
     for cell in project.suite.cells:
         if not cell.bits.full_precision:
-            project.write_training(cell, cost=COST | changes)
+            project.write_training(cell, cost={"samples": 12800, "extra_parameters": 1460})
+            project.write_cost(cell)
 
 
 def test_ranks_of_the_methods(project: Project) -> None:
@@ -116,6 +110,14 @@ def test_costs_are_those_of_the_run(project: Project) -> None:
     assert float(line["seconds"]) == 10.5
     assert line["seconds_by_stage"] == "1 calibrate: 1.5; 2 learn steps: 9.0"
     assert (line["samples"], line["extra_parameters"]) == ("12800.0", "1460")
+
+
+def test_a_cost_of_another_cell_is_refused(project: Project) -> None:
+    record_costs(project)
+    first, second = (project.cell(method, "w4a4") for method in ("hqdm", "efficientdm"))
+    shutil.copy(project.layout.cost(first), project.layout.cost(second))
+    with pytest.raises(BenchError, match=r"cost\.json"):
+        written(project)
 
 
 def test_results_without_costs_have_no_columns_of_them(project: Project) -> None:

@@ -138,7 +138,7 @@ def test_changing_one_methods_option_reruns_only_its_cells(smoke):
     assert len(trained) == 1
     assert "method=hqdm-k3" in trained[0]
     own = {"train_student", "sample_shard", "evaluate_cell"}
-    assert {rule for rule, _ in jobs} == own | {"table", "claims", "suite_page"}
+    assert {rule for rule, _ in jobs} == own | {"table", "report_table", "claims", "suite_page"}
     assert all("hqdm-k3" in wildcards for rule, wildcards in jobs if rule in own)
 
 

@@ -242,7 +242,8 @@ def report_inputs(wildcards):
     paths = []
     for entry in CATALOGUE.suite(wildcards.suite).models:
         paths += [path for cell in entry.scored for path in scores_of(cell)]
-        paths += map(LAYOUT.training, entry.students)
+        for cell in entry.students:
+            paths += [LAYOUT.training(cell), LAYOUT.cost(cell)]
     return [str(path) for path in paths]
 
 

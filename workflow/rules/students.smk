@@ -11,6 +11,7 @@ rule train_student:
         "results/{suite}/{model}/{method}/{bits}/seed{seed}/student.safetensors",
         "results/{suite}/{model}/{method}/{bits}/seed{seed}/history.csv",
         "results/{suite}/{model}/{method}/{bits}/seed{seed}/training.json",
+        "results/{suite}/{model}/{method}/{bits}/seed{seed}/cost.json",
     log:
         "logs/{suite}/{model}/{method}/{bits}/seed{seed}/train.log",
     benchmark:

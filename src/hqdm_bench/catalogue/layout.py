@@ -64,6 +64,10 @@ class Layout:
         """What the student was trained with, its noise error and coverage."""
         return cell.folder(self.root) / "training.json"
 
+    def cost(self, cell: Cell) -> Path:
+        """Time and memory that the student took; unlike its other files, different in each run."""
+        return cell.folder(self.root) / "cost.json"
+
     def shard(self, cell: Cell, shard: int) -> Path:
         """One shard of a cell's images."""
         return cell.evaluation(self.root) / "samples" / f"shard{shard}.npz"

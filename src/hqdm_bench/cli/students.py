@@ -38,6 +38,7 @@ def _train(arguments: argparse.Namespace) -> None:
         layout.training(cell),
         header | {"method": method.asdict(), "recipe": recipe.asdict()} | trained.summary(),
     )
+    write_json(layout.cost(cell), header | trained.cost.of_the_machine())
     save_student(trained.student, layout.student(cell), header)
     for path in (checkpoint, stages_file(checkpoint)):
         path.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from hqdm_bench.methods import Student, student_state
 __all__ = ["TrainingCost", "extra_parameters", "measured_cost"]
 
 MEBIBYTE = 1024**2
+MACHINE = ("seconds", "cpu_seconds", "peak_memory_mb", "peak_gpu_memory_mb")
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,13 @@ class TrainingCost:
     fitted: int | None
     extra_parameters: int
 
-    def asdict(self) -> dict[str, Any]:
-        """For ``training.json``."""
-        return asdict(self)
+    def repeatable(self) -> dict[str, Any]:
+        """What a repetition finds again, for ``training.json``."""
+        return {key: value for key, value in asdict(self).items() if key not in MACHINE}
+
+    def of_the_machine(self) -> dict[str, Any]:
+        """What differs from run to run, for ``cost.json``."""
+        return {key: value for key, value in asdict(self).items() if key in MACHINE}
 
 
 def measured_cost(student: Student, log: StageLog, samples: int) -> TrainingCost:

@@ -18,7 +18,7 @@ from hqdm_bench.distill.trajectories import Trajectories, training_sequence
 from hqdm_bench.methods import Student
 from hqdm_bench.models import LatentDiffusion
 
-__all__ = ["distill", "eps_loss", "guided_loss"]
+__all__ = ["distill", "eps_loss", "guided_loss", "trained_losses"]
 
 CHECKPOINT_FORMAT = 3  # raise it when a checkpoint holds something else
 
@@ -80,6 +80,12 @@ def distill(
                 if note is not None:
                     note()
     return history
+
+
+def trained_losses(checkpoint: Path) -> list[float]:
+    """Losses of the updates that a checkpoint of `distill` has behind it."""
+    losses: list[float] = read_tensors(checkpoint)[0]["losses"].tolist()
+    return losses
 
 
 def _loss_of(student: Student) -> Loss:

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.tensors import read_tensors, write_tensors
@@ -12,6 +13,8 @@ from hqdm_bench.methods import Stage, Student, load_state, student_state
 __all__ = ["StageLog"]
 
 FORMAT = 1  # raise it when a file, or what a stage leaves in it, means something else
+
+NOTHING_DONE: dict[str, Any] = {"stage": 0, "parts": [], "samples": 0, "fitted": None}
 
 
 class StageLog:
@@ -79,9 +82,19 @@ class StageLog:
         self._add_time()
 
     def note(self) -> None:
-        """Write down the time so far, for a stage with a checkpoint of its own."""
+        """Write down the time so far, for a stage with a checkpoint of its own.
+
+        All else in the file stays as it is: what came after it is done again.
+        """
         self._add_time()
-        self._save(whole=False)
+        if self.path is None:
+            return
+        if self.path.exists():
+            tensors, header = read_tensors(self.path)
+        else:
+            tensors, header = {}, self._header() | NOTHING_DONE
+        times = {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
+        write_tensors(self.path, tensors, header | times)
 
     def done(self, part: str) -> bool:
         """Whether a part of the stage at hand was finished by an earlier run."""
@@ -106,21 +119,21 @@ class StageLog:
         self.cpu_seconds += cpu_now - self._cpu_since
         self._since, self._cpu_since = now, cpu_now
 
-    def _save(self, *, whole: bool = True) -> None:
-        """Write the file, without the student's state if that is kept elsewhere."""
-        if self.path is None:
-            return
-        header = {
+    def _save(self) -> None:
+        if self.path is not None:
+            write_tensors(self.path, student_state(self.student), self._header())
+
+    def _header(self) -> dict[str, Any]:
+        return {
             "format": FORMAT,
             "identity": self.identity,
-            "stage": self.stage if whole else 0,
-            "parts": self.parts if whole else [],
+            "stage": self.stage,
+            "parts": self.parts,
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
             "samples": self.samples,
             "fitted": self.fitted,
         }
-        write_tensors(self.path, student_state(self.student) if whole else {}, header)
 
     def _restore(self, path: Path) -> None:
         tensors, header = read_tensors(path)

@@ -13,7 +13,7 @@ from hqdm_bench.distill.calibrate import calibrate
 from hqdm_bench.distill.calibration_set import UNetCall, calibration_calls
 from hqdm_bench.distill.costs import TrainingCost, measured_cost
 from hqdm_bench.distill.history import History
-from hqdm_bench.distill.loop import distill
+from hqdm_bench.distill.loop import distill, trained_losses
 from hqdm_bench.distill.noise_correction import correct_noise
 from hqdm_bench.distill.post_training import Work, run_stage
 from hqdm_bench.distill.stage_log import StageLog
@@ -41,7 +41,7 @@ class Trained:
         history: losses of the distillation; empty for a method without one.
         errors: on held-out trajectories, by image.
         coverage: shares of multiply-accumulates and weights by bit-width, size, bit operations.
-        cost: what its stages took.
+        cost: what its stages took; the part of it that a clock gives is no part of the summary.
     """
 
     student: Student
@@ -64,7 +64,7 @@ class Trained:
             "noise_errors": asdict(self.errors),
             "loss": {"first_epoch": means[0], "last_epoch": means[-1]} if means else None,
             "coverage": self.coverage,
-            "cost": self.cost.asdict(),
+            "cost": self.cost.repeatable(),
         }
 
 
@@ -149,6 +149,8 @@ class _Run:
             with self.log.running(index, stage) as left:
                 if left:
                     self._run(stage)
+                elif isinstance(stage, Distill) and self.checkpoint:
+                    self.history.losses = trained_losses(self.checkpoint)
         return self.history, measured_cost(self.student, self.log, self.drawn + self.log.samples)
 
     def _run(self, stage: Any) -> None:

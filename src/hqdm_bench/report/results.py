@@ -55,7 +55,7 @@ class CellResult:
 
     Attributes:
         metrics: None where no images are drawn, or where it was not asked for.
-        training: None for full precision.
+        training: None for full precision; its ``cost`` has what ``cost.json`` adds.
         history: None for full precision, and where it was not asked for.
         replicates: (B,) bootstrap replicates by key, fractions as in the metrics; None where the
             protocol asks for none and where metrics were not asked for.
@@ -192,9 +192,19 @@ def read_cell(
     replicates = _read_replicates(layout, cell, metrics or {})
     if cell.bits.full_precision:
         return CellResult(cell, metrics, None, None, replicates)
-    training = read_own(layout, layout.training(cell), cell)
+    training = _read_training(layout, cell)
     history = read_history(need(layout.root, layout.history(cell))) if with_history else None
     return CellResult(cell, metrics, training, history, replicates)
+
+
+def _read_training(layout: Layout, cell: Cell) -> dict[str, Any]:
+    """Training record, its ``cost`` with time and memory where a run has kept them."""
+    training = read_own(layout, layout.training(cell), cell)
+    if layout.cost(cell).exists():
+        spent = read_own(layout, layout.cost(cell), cell)
+        del spent["cell"]
+        training["cost"] = training.get("cost", {}) | spent
+    return training
 
 
 def _read_replicates(

@@ -183,6 +183,8 @@ def claim(name: str, verdict: str, **changes: Any) -> dict[str, Any]:
 def full(drawn_project: Any) -> Any:
     """A project with everything a page can show: images, channel maxima, claims, benchmarks."""
     project = drawn_project
+    for cell in project.suite.models[0].students:
+        project.write_cost(cell)
     for place, cell in enumerate(preview_cells(project.suite)):
         project.write_samples(cell)
         shards = [project.layout.shard(cell, shard) for shard in range(2)]

@@ -36,7 +36,7 @@ def page_inputs(root: Path, suite: Suite) -> tuple[Path, ...]:
         for cell in entry.scored:
             found += [layout.metrics(cell), layout.replicates(cell)]
         for cell in entry.students:
-            found += [layout.training(cell), layout.history(cell)]
+            found += [layout.training(cell), layout.cost(cell), layout.history(cell)]
         if entry.outliers:
             found.append(layout.outliers(suite.name, entry.model))
         if any(baseline.expect for baseline in entry.baselines) and suite.tables:
