@@ -64,8 +64,11 @@ def test_lsq_multiplies_integers(
             assert (out - expected).norm() < 1e-4 * expected.norm()
 
 
-def test_rates_of_full_weights(shared_toy: LatentDiffusion, calls: Calls, recipe: Recipe) -> None:
-    student = quantize(shared_toy.unet, "lsq", timesteps=TIMES)
+@pytest.mark.parametrize(("options", "share"), [({}, 0.1), ({"weight_rate": 30}, 0.3)])
+def test_rates_of_full_weights(
+    shared_toy: LatentDiffusion, recipe: Recipe, options: dict[str, int], share: float
+) -> None:
+    student = quantize(shared_toy.unet, "lsq", timesteps=TIMES, **options)
     groups = student.parameter_groups(recipe)
     layers = list(student.low_bit_layers().values())
     assert [group["name"] for group in groups] == ["weight"] * len(layers) + [
@@ -73,7 +76,7 @@ def test_rates_of_full_weights(shared_toy: LatentDiffusion, calls: Calls, recipe
         "activation",
     ]
     for group, layer in zip(groups, layers, strict=False):
-        rate = 0.1 * layer.weight.scale.mean().item() / recipe.lora_lr_divisor
+        rate = share * layer.weight.scale.mean().item() / recipe.lora_lr_divisor
         assert group["lr"] == pytest.approx(rate, rel=1e-6)
         assert group["params"] == [layer.weight.weight]
     with pytest.raises(BenchError, match="asymmetric"):

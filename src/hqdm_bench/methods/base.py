@@ -23,10 +23,6 @@ from hqdm_bench.quantization import (
 
 __all__ = ["Student"]
 
-# Of 1, 0.3, 0.1 and 0.02 the best for LSQ at W4A4 on mini-imagenet, recipe mini, seed 0: noise
-# errors 0.0114, 0.0086, 0.0085 and 0.0097, where EfficientDM has 0.0108.
-FULL_WEIGHT_SHARE = 0.1
-
 
 class Student(nn.Module):
     """Stands in for a module: called like it, and told the timestep instead of counting its calls.
@@ -166,8 +162,8 @@ class Student(nn.Module):
         A layer's low-rank factors get the mean of its weight scale over ``lora_lr_divisor``
         (EfficientDM's scale-aware update, as coded); with ``scale_aware: gradient`` all layers get
         the mean of these rates and their gradients a factor, the mean of the layer's weight scale.
-        A weight trained in full precision gets a tenth of what low-rank factors would: no recipe
-        has a rate for it, and the update of a product of factors is smaller than that of a factor.
+        A weight trained in full precision gets a share of what low-rank factors would
+        (`MethodOptions.full_weight_share`).
         All other rates are shared by all layers, and so are their groups: the arithmetic per
         parameter does not see the grouping. The two weight scales of a layer share a storage and
         must be updated one after the other, quantizer first, hence two groups in this order.
@@ -188,7 +184,7 @@ class Student(nn.Module):
             {
                 "name": "weight",
                 "params": [weight.weight],
-                "lr": FULL_WEIGHT_SHARE * _mean(weight.scale) / rates.lora_lr_divisor,
+                "lr": self.options.full_weight_share * _mean(weight.scale) / rates.lora_lr_divisor,
             }
             for weight in trained
         ]

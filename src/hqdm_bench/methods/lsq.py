@@ -45,11 +45,14 @@ class LsqOptions(PtqOptions):
         weight_grid: ``asymmetric``, with an integer zero-point that is fixed, or ``symmetric``,
             -2^(b-1) to 2^(b-1) - 1.
         step_gradient: of the step sizes: ``lsq`` with the factor 1 / sqrt(N Q), or ``plain``.
+        weight_rate: rate of the weights, in percent of what the recipe has for low-rank factors;
+            suite ``settings`` compares them.
         loss: see `QatOptions`.
     """
 
     weight_grid: Literal["asymmetric", "symmetric"] = "asymmetric"
     step_gradient: Literal["lsq", "plain"] = "lsq"
+    weight_rate: Literal[10, 2, 30, 100] = 10
     loss: Literal["guided_sum", "eps_mean"] = "guided_sum"
 
     @classmethod
@@ -66,6 +69,11 @@ class LsqOptions(PtqOptions):
     def stages(self) -> tuple[Stage, ...]:
         """Ranges from the trajectories, distillation along them, codes."""
         return Calibrate(), Distill(), Commit()
+
+    @property
+    def full_weight_share(self) -> float:
+        """That of option ``weight_rate``."""
+        return self.weight_rate / 100
 
     @property
     def post_training(self) -> bool:

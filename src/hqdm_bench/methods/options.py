@@ -131,6 +131,15 @@ class MethodOptions:
         """Most rows of a post-training method's tables; None for all timesteps of the sampler."""
         return None
 
+    @property
+    def full_weight_share(self) -> float:
+        """Rate of weights that are trained in full precision, over that of low-rank factors.
+
+        No recipe has a rate for them, and the update of a product of factors is smaller than that
+        of a factor.
+        """
+        return 0.1
+
     def resolved(self) -> dict[str, Any]:
         """Every option with its value, for the header of a result."""
         return asdict(self)
