@@ -154,6 +154,50 @@ def calls(shared_toy: LatentDiffusion) -> list[Call]:
 
 
 @pytest.fixture(scope="session")
+def diffusers_network() -> Callable[..., nn.Module]:
+    """Makes a small network of diffusers: ``unet``, ``dit`` or ``pixels``."""
+    diffusers = pytest.importorskip("diffusers")
+    shared = {"sample_size": 8, "in_channels": 4, "norm_num_groups": 8}
+
+    def unet(levels: int) -> nn.Module:
+        """Cross attention with linear projections, skips and, with two levels, resampling."""
+        return diffusers.UNet2DConditionModel(
+            out_channels=4,
+            block_out_channels=(32, 64)[:levels],
+            layers_per_block=1,
+            cross_attention_dim=32,
+            attention_head_dim=8,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D")[:levels],
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D")[-levels:],
+            use_linear_projection=True,
+            **shared,
+        )
+
+    def dit(_: int) -> nn.Module:
+        return diffusers.DiTTransformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=16,
+            num_layers=2,
+            patch_size=2,
+            num_embeds_ada_norm=10,
+            **shared,
+        )
+
+    def pixels(_: int) -> nn.Module:
+        return diffusers.UNet2DModel(
+            out_channels=4,
+            block_out_channels=(32, 32),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            **shared,
+        )
+
+    makers = {"unet": unet, "dit": dit, "pixels": pixels}
+    return lambda kind, levels=2: makers[kind](levels).eval()
+
+
+@pytest.fixture(scope="session")
 def calibrated(shared_toy: LatentDiffusion, recipe: Recipe, calls: list[Call]) -> Make:
     """Make a calibrated student of a case: ``calibrated(case, bits=..., **options)``.
 

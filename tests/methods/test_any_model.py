@@ -1,6 +1,7 @@
 """Networks of other libraries, quantized without a line written for them."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +23,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "any-model.md"
 Calls = list[dict[str, Any]]
 
 
-def make_unet(levels: int = 2) -> nn.Module:
-    """Cross attention with linear projections, skips and, with two levels, resampling."""
-    return diffusers.UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(32, 64)[:levels],
-        layers_per_block=1,
-        cross_attention_dim=32,
-        attention_head_dim=8,
-        norm_num_groups=8,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D")[:levels],
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D")[-levels:],
-        use_linear_projection=True,
-    ).eval()
-
-
-def make_dit() -> nn.Module:
-    return diffusers.DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=4,
-        num_layers=2,
-        sample_size=8,
-        patch_size=2,
-        num_embeds_ada_norm=10,
-        norm_num_groups=8,
-    ).eval()
-
-
 def make_calls(name: str, batch: int = 1) -> Calls:
     """One call at each timestep; a batch of one is small enough for the range search to see all."""
     random = torch.Generator().manual_seed(3)
@@ -69,10 +40,10 @@ def make_calls(name: str, batch: int = 1) -> Calls:
 
 
 @pytest.fixture(scope="module")
-def networks() -> dict[str, nn.Module]:
+def networks(diffusers_network: Callable[..., nn.Module]) -> dict[str, nn.Module]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return {"unet": make_unet(), "dit": make_dit()}
+        return {name: diffusers_network(name) for name in ("unet", "dit")}
 
 
 def make_student(network: nn.Module, calls: Calls, method: str, bits: str, **options: Any) -> Any:
@@ -325,7 +296,9 @@ def test_rules_reach_the_layers_and_the_file(
         assert torch.equal(again(**calls[0]).sample, student(**calls[0]).sample)
 
 
-def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_runs(
+    diffusers_network: Callable[..., nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every Python block, in order, in one namespace."""
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -338,7 +311,8 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        space: dict[str, Any] = {"unet": make_unet(levels=1), "calls": calls, "text": text}
+        unet = diffusers_network("unet", levels=1)
+        space: dict[str, Any] = {"unet": unet, "calls": calls, "text": text}
         for block in blocks:
             exec(compile(block, str(PAGE), "exec"), space)
     assert torch.isfinite(space["image"]).all()

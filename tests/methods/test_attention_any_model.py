@@ -1,5 +1,6 @@
 """Quantized attention in networks of diffusers."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,62 +17,18 @@ from hqdm_bench.methods import StepFit, Student
 from hqdm_bench.quantization import LearnedStep, StepIndex, UnsignedStep, quantize_attention
 from hqdm_bench.quantization.reference import plain_fake_quantize
 
-diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("diffusers")
 
 TIMES = (1, 401)
+NETWORKS = ("unet", "dit", "pixels")
 Calls = list[dict[str, Any]]
 
 
-def make_unet() -> nn.Module:
-    return diffusers.UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        cross_attention_dim=32,
-        attention_head_dim=8,
-        norm_num_groups=8,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        use_linear_projection=True,
-    )
-
-
-def make_dit() -> nn.Module:
-    return diffusers.DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=4,
-        num_layers=2,
-        sample_size=8,
-        patch_size=2,
-        num_embeds_ada_norm=10,
-        norm_num_groups=8,
-    )
-
-
-def make_pixels() -> nn.Module:
-    return diffusers.UNet2DModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(32, 32),
-        layers_per_block=1,
-        norm_num_groups=8,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    )
-
-
-MAKE = {"unet": make_unet, "dit": make_dit, "pixels": make_pixels}
-
-
 @pytest.fixture(scope="module")
-def networks() -> dict[str, nn.Module]:
+def networks(diffusers_network: Callable[..., nn.Module]) -> dict[str, nn.Module]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return {name: make().eval() for name, make in MAKE.items()}
+        return {name: diffusers_network(name) for name in NETWORKS}
 
 
 def make_calls(name: str, batch: int = 2) -> Calls:
@@ -103,7 +60,7 @@ def relative(found: Any, network: nn.Module, calls: Calls) -> float:
     return max(float((y - x).norm() / x.norm()) for x, y in pairs)
 
 
-@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_attention_has_quantized_products(networks: dict[str, nn.Module], name: str) -> None:
     # A batch of one is small enough for the range search to see all.
     network, calls = networks[name], make_calls(name, batch=1)
@@ -169,7 +126,7 @@ def test_the_processor_asks_for_the_products() -> None:
     assert not torch.allclose(plain, processor(query, key, value))
 
 
-@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_read_back_exactly(networks: dict[str, nn.Module], name: str, tmp_path: Path) -> None:
     network, calls = networks[name], make_calls(name)
     student = student_of(network, calls)

@@ -77,6 +77,11 @@ class Work:
         """Bytes of a block's inputs and targets that are kept."""
         return int(self.scale.memory * 2**30)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments of everything that is fitted part by part."""
+        return {"seed": self.seed, "memory": self.memory, "log": self.log}
+
     def layers(self, leave_out: Sequence[str]) -> list[str]:
         """Names of the low-bit layers that match none of the patterns.
 
@@ -184,9 +189,7 @@ def _round_weights(stage: RoundWeights, work: Work) -> None:
         stage.fit.scaled(work.scale),
         layers=work.layers(stage.leave_out),
         blocks=stage.blocks,
-        seed=work.seed,
-        memory=work.memory,
-        log=work.log,
+        **work.settings,
     )
 
 
@@ -208,9 +211,7 @@ def _learn_steps(stage: LearnSteps, work: Work) -> None:
         stage.fit.scaled(work.scale),
         layers=[*work.layers(stage.leave_out), *work.attentions(stage.leave_out)],
         blocks=stage.blocks,
-        seed=work.seed,
-        memory=work.memory,
-        log=work.log,
+        **work.settings,
     )
 
 
@@ -220,9 +221,7 @@ def _learn_scaling(stage: LearnScaling, work: Work) -> None:
         work.module,
         work.chosen_calls(stage.timesteps),
         stage.scaled(work.scale),
-        seed=work.seed,
-        memory=work.memory,
-        log=work.log,
+        **work.settings,
     )
 
 
@@ -232,9 +231,7 @@ def _search_thresholds(stage: SearchThresholds, work: Work) -> None:
         work.module,
         work.calls,
         stage.samples,
-        seed=work.seed,
-        memory=work.memory,
-        log=work.log,
+        **work.settings,
     )
 
 

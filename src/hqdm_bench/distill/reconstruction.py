@@ -5,7 +5,7 @@ all weights with exact inputs, later the step sizes of the inputs with the round
 defaults are Q-Diffusion's.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,18 +88,15 @@ def reconstruct_weights(
             that is not finite.
     """
     fit = fit or RoundingFit()
-    log = log or StageLog(student)
     with exact_activations(student):
-        units = _left(_units(student, calls, layers, blocks), log)
-    done = []
-    with Progress("reconstruct weights", total=len(units)) as progress:
-        for unit in units:
-            with exact_activations(student):
-                data = capture(student, teacher, unit.name, calls, seed, memory)
-                done.append(_fit_rounding(student, teacher, unit, data, fit, weights or {}, seed))
-            log.mark(unit.name, done[-1].samples)
-            progress.update(len(done), loss=done[-1].after)
-    return done
+        units = _units(student, calls, layers, blocks)
+
+    def learn(unit: Unit) -> Reconstructed:
+        with exact_activations(student):
+            data = capture(student, teacher, unit.name, calls, seed, memory)
+            return _fit_rounding(student, teacher, unit, data, fit, weights or {}, seed)
+
+    return _one_by_one("reconstruct weights", units, learn, log or StageLog(student))
 
 
 def reconstruct_steps(
@@ -142,21 +139,18 @@ def reconstruct_steps(
             that is not finite.
     """
     fit = fit or StepFit()
-    log = log or StageLog(student)
     found = student.low_bit_layers()
     if layers is None:
         layers = [*found, *student.quantized_attention()]
     exact = {name for name, layer in found.items() if isinstance(layer.activation, ExactInput)}
     layers = [name for name in layers if name not in exact]
-    units = _left(_units(student, calls, layers, blocks), log)
-    done = []
-    with Progress("reconstruct steps", total=len(units)) as progress:
-        for unit in units:
-            data = capture(student, teacher, unit.name, calls, seed, memory, inputs)
-            done.append(_fit_steps(student, unit, data, fit, seed))
-            log.mark(unit.name, done[-1].samples)
-            progress.update(len(done), loss=done[-1].after)
-    return done
+    units = _units(student, calls, layers, blocks)
+
+    def learn(unit: Unit) -> Reconstructed:
+        data = capture(student, teacher, unit.name, calls, seed, memory, inputs)
+        return _fit_steps(student, unit, data, fit, seed)
+
+    return _one_by_one("reconstruct steps", units, learn, log or StageLog(student))
 
 
 def _units(
@@ -175,9 +169,18 @@ def _units(
         return in_call_order(student.network, units, lambda: run_call(student, calls[0]))
 
 
-def _left(units: Sequence[Unit], log: StageLog) -> list[Unit]:
-    """Units that no earlier run finished."""
-    return [unit for unit in units if not log.done(unit.name)]
+def _one_by_one(
+    label: str, units: Sequence[Unit], learn: Callable[[Unit], Reconstructed], log: StageLog
+) -> list[Reconstructed]:
+    """Learn the units that no earlier run finished."""
+    left = [unit for unit in units if not log.done(unit.name)]
+    done: list[Reconstructed] = []
+    with Progress(label, total=len(left)) as progress:
+        for unit in left:
+            done.append(learn(unit))
+            log.mark(unit.name, done[-1].samples)
+            progress.update(len(done), loss=done[-1].after)
+    return done
 
 
 def _fit_rounding(
