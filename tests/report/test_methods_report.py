@@ -69,6 +69,13 @@ def test_ranks_of_the_methods(project: Project) -> None:
     assert ranked[0]["FID-like ↓"] == "0.500"
 
 
+def test_blocks_do_not_follow_the_order_of_the_suite(project: Project) -> None:
+    (entry,) = project.suite.models
+    project.suite = replace(project.suite, models=(replace(entry, cells=entry.cells[::-1]),))
+    ranked, _ = grids(written(project)["md"])
+    assert [row["W/A"] for row in ranked] == ["32/32", "4/4", "4/4", "8/3", "8/3"]
+
+
 def test_numbers_of_the_csv(project: Project) -> None:
     rows = csv_rows(written(project)["csv"])
     (line,) = [

@@ -51,7 +51,8 @@ class ModelGroup:
 
     Attributes:
         keys: quantities it has.
-        blocks: full precision, if it was drawn, then one block a bit-width, best noise error first.
+        blocks: full precision, if it was drawn, then one block a bit-width, most bits of the inputs first;
+            in a block, best noise error first.
         results: behind them.
     """
 
@@ -92,8 +93,8 @@ def _read(root: Path, entry: SuiteModel, catalogue: Catalogue) -> ModelGroup:
     if entry.images:
         common_protocol(results)
     keys = RANKED if entry.images else tuple(key for key in RANKED if key not in IMAGE_KEYS)
-    widths = dict.fromkeys(result.cell.bits for result in results)
-    ordered = sorted(widths, key=lambda bits: not bits.full_precision)  # of equals, as in the suite
+    widths = {result.cell.bits for result in results}
+    ordered = sorted(widths, key=lambda bits: (-bits.activation, -bits.weight))
     blocks = tuple(_block(results, bits, keys, catalogue) for bits in ordered)
     return ModelGroup(catalogue.model(entry.model), keys, blocks, results)
 
