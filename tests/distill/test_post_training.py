@@ -19,10 +19,18 @@ from hqdm_bench.distill import (
     calibration_calls,
     reconstruct_steps,
     reconstruct_weights,
+    stage_log,
     stages_file,
     train_student,
 )
-from hqdm_bench.methods import RoundingFit, StepFit, Student, available_methods, build_student
+from hqdm_bench.methods import (
+    RoundingFit,
+    RoundWeights,
+    StepFit,
+    Student,
+    available_methods,
+    build_student,
+)
 from hqdm_bench.models import LatentDiffusion
 
 POST_TRAINING = [
@@ -64,6 +72,7 @@ def test_a_killed_run_continues_where_it_was(
             raise KilledError
 
     monkeypatch.setattr(StageLog, "_save", dying)
+    monkeypatch.setattr(stage_log, "SECONDS_KEPT", 0)
     for _ in range(200):
         try:
             resumed = train_student(*arguments, checkpoint)
@@ -77,6 +86,25 @@ def test_a_killed_run_continues_where_it_was(
     assert list(resumed.cost.seconds) == list(undisturbed.cost.seconds)
     assert resumed.cost.samples == undisturbed.cost.samples
     assert resumed.history.losses == undisturbed.history.losses
+
+
+def test_finished_parts_are_kept_once_a_minute(
+    teacher: LatentDiffusion, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(stage_log.time, "monotonic", lambda: now)
+    student = build_student(spec("rtn"), teacher, Bits(4, 4), recipe, 0)
+    path = tmp_path / "stages.safetensors"
+    log = StageLog(student, path, "one")
+    with log.running(0, RoundWeights()):
+        found = []
+        for name, later in (("a", 130.0), ("b", 161.0), ("c", 175.0), ("d", 222.0)):
+            now = later
+            log.mark(name)
+            found.append(path.exists() and read_metadata(path)["parts"])
+        assert found == [False, ["a", "b"], ["a", "b"], ["a", "b", "c", "d"]]
+        assert StageLog(student, path, "one").seconds == {"1 round weights": 122.0}
+    assert (read_metadata(path)["stage"], read_metadata(path)["parts"]) == (1, [])
 
 
 def test_the_stages_of_qdiffusion_are_its_parts_in_order(

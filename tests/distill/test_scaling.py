@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hqdm_bench.catalogue import Scale
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator
-from hqdm_bench.distill import calibrate_on_calls, reconstruct_weights
+from hqdm_bench.distill import calibrate_on_calls, reconstruct_weights, stage_log
 from hqdm_bench.distill.factors import choose_factors
 from hqdm_bench.distill.post_training import post_train
 from hqdm_bench.distill.scaling import layer_inputs, learn_scalings, step_row
@@ -253,6 +253,7 @@ def test_a_killed_run_goes_on_where_it_was(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(StageLog, "mark", kill)
+        patch.setattr(stage_log, "SECONDS_KEPT", 0)
         run(unet, calls, checkpoint=path)
     resumed = run(unet, calls, checkpoint=path)
     for key, value in finished.state_dict().items():

@@ -14,6 +14,8 @@ __all__ = ["StageLog"]
 
 FORMAT = 1  # raise it when a file, or what a stage leaves in it, means something else
 
+SECONDS_KEPT = 60  # of work on parts that a kill may cost; a file of every part is many gigabytes
+
 NOTHING_DONE: dict[str, Any] = {"stage": 0, "parts": [], "samples": 0, "fitted": None}
 
 
@@ -49,6 +51,7 @@ class StageLog:
         self.fitted: int | None = None
         self._name = ""
         self._since = self._cpu_since = 0.0
+        self._saved = time.monotonic()
         if path is not None and path.exists():
             self._restore(path)
 
@@ -101,7 +104,7 @@ class StageLog:
         return part in self.parts
 
     def mark(self, part: str, fitted: int | None = None) -> None:
-        """A part of the stage at hand is finished; the file is written.
+        """A part of the stage at hand is finished; the file is written if it is a minute old.
 
         Args:
             part: name.
@@ -111,7 +114,8 @@ class StageLog:
             self.fitted = fitted if self.fitted is None else min(self.fitted, fitted)
         self.parts.append(part)
         self._add_time()
-        self._save()
+        if self._since - self._saved >= SECONDS_KEPT:
+            self._save()
 
     def _add_time(self) -> None:
         now, cpu_now = time.monotonic(), time.process_time()
@@ -122,6 +126,7 @@ class StageLog:
     def _save(self) -> None:
         if self.path is not None:
             write_tensors(self.path, student_state(self.student), self._header())
+            self._saved = time.monotonic()
 
     def _header(self) -> dict[str, Any]:
         return {

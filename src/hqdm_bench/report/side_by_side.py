@@ -51,8 +51,8 @@ class ModelGroup:
 
     Attributes:
         keys: quantities it has.
-        blocks: full precision, if it was drawn, then one block a bit-width, most bits of the inputs first;
-            in a block, best noise error first.
+        blocks: full precision, if it was drawn, then one block a bit-width, most bits of the inputs
+            first; in a block, best noise error first.
         results: behind them.
     """
 
