@@ -1,11 +1,12 @@
 """QuEST's selective fine-tuning on the toy: what it trains, in which order, and what is left."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hqdm_bench.catalogue import Scale
 from hqdm_bench.common.errors import BenchError
@@ -123,6 +124,41 @@ def test_one_table_for_the_embedding(shared_toy: LatentDiffusion, calls: Calls) 
     before = copy.deepcopy(student)
     fine_tune(student, shared_toy.unet, calls, temporal_tuning().scaled(SHORT))
     assert any(key.endswith("activation.scale") for key in changed(before, student))
+
+
+class Wrapped(nn.Module):
+    """A module whose prediction is in something."""
+
+    def __init__(self, module: nn.Module, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.module, self.wrap = module, wrap
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Any:
+        return self.wrap(self.module(x, t, context))
+
+
+@pytest.mark.parametrize("wrap", [lambda out: (out, 1), lambda out: {"sample": out}])
+def test_a_prediction_in_a_tuple_or_mapping(
+    shared_toy: LatentDiffusion, calls: Calls, wrap: Callable[[Tensor], Any]
+) -> None:
+    stage = attention_tuning().scaled(SHORT)
+    losses = []
+    for module in (shared_toy.unet, Wrapped(shared_toy.unet, wrap)):
+        student = quantize(module, "quest", "w4a8", timesteps=TIMES, policy="full")
+        calibrate_on_calls(student, calls)
+        losses.append(fine_tune(student, module, calls, stage, seed=1))
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("wrap", [str, lambda out: (), lambda out: [out.tolist()]])
+def test_a_prediction_that_is_no_tensor_is_refused(
+    shared_toy: LatentDiffusion, calls: Calls, wrap: Callable[[Tensor], Any]
+) -> None:
+    module = Wrapped(shared_toy.unet, wrap)
+    student = quantize(module, "quest", "w4a8", timesteps=TIMES, policy="full")
+    calibrate_on_calls(student, calls)
+    with pytest.raises(BenchError, match="fine-tuning needs a tensor as output, or one in"):
+        fine_tune(student, module, calls, attention_tuning().scaled(SHORT))
 
 
 def test_refusals(shared_toy: LatentDiffusion, calls: Calls) -> None:

@@ -7,6 +7,7 @@ against the full-precision network, and are committed again.
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -153,9 +154,19 @@ def _run(
             )
             stack.callback(hook.remove)
         output = run_call(module, call)
-    if not isinstance(output, Tensor):
-        raise BenchError(f"fine-tuning needs a tensor as output, not a {type(output).__name__}")
-    return seen, output
+    return seen, _first_tensor(output)
+
+
+def _first_tensor(output: Any) -> Tensor:
+    """A prediction that is a tensor, or the first entry of a tuple or mapping, as of diffusers."""
+    entries = output.values() if isinstance(output, Mapping) else output
+    found = output if isinstance(output, Tensor) else next(iter(entries), None)
+    if not isinstance(found, Tensor):
+        raise BenchError(
+            f"fine-tuning needs a tensor as output, or one in a tuple or mapping, not a "
+            f"{type(output).__name__}"
+        )
+    return found
 
 
 def _layers(student: Student, stage: FineTune) -> dict[str, QuantizedLayer]:
