@@ -91,7 +91,8 @@ def side_by_side(path: Path) -> str:
     methods = [m for m, bits in found if bits == SIDE_BY_SIDE[-1]]
     methods.sort(key=lambda method: float(found[method, SIDE_BY_SIDE[-1]]["mean"]))
     widths = " | ".join(bits.upper() for bits in SIDE_BY_SIDE)
-    lines = [f"| | {widths} | low-bit MACs | CPU time |", "|---|" + "---|" * 5]
+    at = SIDE_BY_SIDE[-1].upper()
+    lines = [f"| | {widths} | low-bit MACs ({at}) | CPU time ({at}) |", "|---|" + "---|" * 5]
     for method in methods:
         cells = [_ranked(found[method, bits]) for bits in SIDE_BY_SIDE]
         last = found[method, SIDE_BY_SIDE[-1]]

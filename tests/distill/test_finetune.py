@@ -150,7 +150,7 @@ def test_a_prediction_in_a_tuple_or_mapping(
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("wrap", [str, lambda out: (), lambda out: [out.tolist()]])
+@pytest.mark.parametrize("wrap", [str, len, lambda out: (), lambda out: [out.tolist()]])
 def test_a_prediction_that_is_no_tensor_is_refused(
     shared_toy: LatentDiffusion, calls: Calls, wrap: Callable[[Tensor], Any]
 ) -> None:

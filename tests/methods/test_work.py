@@ -34,9 +34,10 @@ def rows(stage: Stage) -> int:
     return 0  # no gradients, or those of the time embedding alone
 
 
+@pytest.mark.parametrize("dataset", [None, "imagenet", "bedrooms", "churches"])
 @pytest.mark.parametrize("name", SPECS)
-def test_the_catalogue_counts_the_stages(name: str) -> None:
-    spec = SPECS[name]
+def test_the_catalogue_counts_the_stages(name: str, dataset: str | None) -> None:
+    spec = SPECS[name].on(dataset)
     options = options_of(spec)
     assert (spec.work is not None) == options.post_training
     if spec.work is None:

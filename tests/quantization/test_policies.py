@@ -115,7 +115,7 @@ def unet(request):
         return request.param, UNet(**FULL_SIZE[request.param])
 
 
-# Layers of methods.md 0.1: Conv2d and Linear without "skip" and "op", then skip, op, Conv1d, and
+# Layers of the three UNets: Conv2d and Linear without "skip" and "op", then skip, op, Conv1d, and
 # the projections of the time embedding, one a residual block.
 COUNTS = {
     "cin256": (265, 15, 3, 0, 22),

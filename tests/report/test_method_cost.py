@@ -43,6 +43,13 @@ def test_a_stage_of_one_seed_counts_none_in_the_others() -> None:
     assert found.total_seconds == pytest.approx(10.0)
 
 
+def test_time_is_a_mean_over_the_seeds_that_recorded_it() -> None:
+    found = method_cost([seed(0, {"samples": 640}), seed(1, COST)])
+    assert found is not None
+    assert found.seconds == COST["seconds"]
+    assert found.samples == 640
+
+
 def test_what_was_not_recorded_is_none() -> None:
     assert method_cost([seed(0, None)]) is None
     assert method_cost([]) is None

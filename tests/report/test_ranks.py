@@ -50,6 +50,10 @@ def test_rows_that_are_not_told_apart_share_places() -> None:
     assert "nothing" not in found
 
 
+def test_a_row_without_rivals_has_no_rank() -> None:
+    assert ranks({"alone": seeds(1.0, 1.1, 0.9), "nothing": {}}, "fid") == {}
+
+
 def test_the_difference_is_paired() -> None:
     """The two overlap by far, and every seed says the same of them."""
     samples = {"left": seeds(1.0, 5.0, 9.0), "right": seeds(1.1, 5.11, 9.09)}

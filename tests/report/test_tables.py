@@ -343,6 +343,16 @@ def test_protocol_and_coverage_lines(project: Project) -> None:
     assert "First-order bias" not in text  # these results record none
 
 
+def test_a_method_of_two_engines_is_named_with_its_bits(project: Project) -> None:
+    for cell in project.suite.cells:
+        if not cell.bits.full_precision:
+            integer = cell.method == "efficientdm" or cell.bits.label == "W4A4"
+            project.write_metrics(cell, engine={"engine": "integer" if integer else "fake"})
+    (text,) = [line for line in written(project, 1)["md"].splitlines() if "int8 integers" in line]
+    assert "Drawn in int8 integers: EfficientDM, HQ-DM (W4A4); fake" in text
+    assert "in floating point: HQ-DM (W8A3). Codes" in text
+
+
 def test_engines_are_named_where_one_is_integer(project: Project) -> None:
     for cell in project.suite.cells:
         if cell.method != "fp":

@@ -83,8 +83,9 @@ def test_every_table_and_figure_is_made(finished):
 
 
 def test_every_cell_of_the_papers_tables_has_numbers(finished):
-    """All 60 cells, both presets; columns headed plainly, as the extractor is Inception's."""
-    suite = load_catalogue(finished.folder).suite("paper")
+    """All cells, both presets; columns headed plainly, as the extractor is Inception's."""
+    catalogue = load_catalogue(finished.folder)
+    suite = catalogue.suite("paper")
     layout = Layout(finished.folder)
     for cell in suite.cells:
         metrics = json.loads(layout.metrics(cell).read_text())
@@ -93,8 +94,10 @@ def test_every_cell_of_the_papers_tables_has_numbers(finished):
         if cell.method != "fp":
             training = json.loads(layout.training(cell).read_text())
             assert training["recipe"]["steps"] == 100
+            # Post-training methods, whose entries say what they fit, are not distilled.
+            updates = 100 if catalogue.method(cell.method).work is None else 0
             with layout.history(cell).open() as file:
-                assert len(list(csv.DictReader(file))) == 100
+                assert len(list(csv.DictReader(file))) == updates
     with layout.table("paper", 1, "csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows

@@ -139,8 +139,7 @@ def recipe_of(wildcards):
 
 def method_of(wildcards):
     """The method as it is run on the model's data set."""
-    dataset = CATALOGUE.model(wildcards.model).paper_dataset
-    return CATALOGUE.method(wildcards.method).on(dataset)
+    return CATALOGUE.method_on(wildcards.method, wildcards.model)
 
 
 def protocol_of(wildcards):

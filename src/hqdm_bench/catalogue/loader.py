@@ -37,6 +37,10 @@ class Catalogue:
         """A method by name; an unknown one is a BenchError with the known ones."""
         return pick(self.methods, name, "method", "config/methods.yaml")
 
+    def method_on(self, name: str, model: str) -> MethodSpec:
+        """A method as it is run on a model, whose data set may have settings of its own."""
+        return self.method(name).on(self.model(model).paper_dataset)
+
     def protocol(self, name: str) -> Protocol:
         """A protocol by name; an unknown one is a BenchError with the known ones."""
         return pick(self.protocols, name, "protocol", "config/protocols.yaml")

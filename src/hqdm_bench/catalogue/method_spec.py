@@ -17,11 +17,18 @@ class FittingWork:
         rows: inputs of the network, or of all its parts, that gradients are taken for.
         images: whose inputs at every timestep are drawn.
         paths: drawn after that, to measure the noise error.
+        datasets: what of it differs on models of one of the paper's data sets.
     """
 
     rows: int = 0
     images: int = 256
     paths: int = 0
+    datasets: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def on(self, dataset: str | None) -> Self:
+        """The work on models of a data set."""
+        own = self.datasets.get(dataset, {}) if dataset else {}
+        return replace(self, datasets={}, **own)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,8 @@ class MethodSpec:
     def on(self, dataset: str | None) -> Self:
         """The method as it is run on models of a data set."""
         own = self.datasets.get(dataset, {}) if dataset else {}
-        return replace(self, options={**self.options, **own}, datasets={})
+        work = self.work and self.work.on(dataset)
+        return replace(self, options={**self.options, **own}, datasets={}, work=work)
 
     def asdict(self) -> dict[str, Any]:
         """What a result depends on."""

@@ -176,7 +176,7 @@ def _work(jobs: Jobs) -> dict[str, list[Work]]:
     for cell in jobs.students:
         recipe = catalogue.recipe(suite.model(cell.model).recipe)
         work["train"] += training_work(
-            catalogue.model(cell.model), recipe, catalogue.method(cell.method)
+            catalogue.model(cell.model), recipe, catalogue.method_on(cell.method, cell.model)
         )
     for cell in jobs.images:
         protocol = catalogue.protocol(cell.protocol)
@@ -263,7 +263,9 @@ def _disk(jobs: Jobs, costs: Costs) -> tuple[dict[str, int], int]:
         ),
         "trajectories": sum(trajectory_bytes(models[m], recipes[m]) for m in jobs.trajectories),
         "students": sum(
-            student_bytes(counted[c.model], catalogue.method(c.method), recipes[c.model])
+            student_bytes(
+                counted[c.model], catalogue.method_on(c.method, c.model), recipes[c.model]
+            )
             for c in jobs.students
         ),
         "images": sum(

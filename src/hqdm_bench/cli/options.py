@@ -121,8 +121,7 @@ class Context:
 
     def method(self, cell: Cell) -> MethodSpec:
         """The cell's method as it is run on the model's data set."""
-        spec = self.catalogue.method(cell.method)
-        return spec.on(self.catalogue.model(cell.model).paper_dataset)
+        return self.catalogue.method_on(cell.method, cell.model)
 
     def protocol(self, model: str) -> Protocol:
         """The suite's protocol for a model."""

@@ -160,6 +160,7 @@ def _run(
 def _first_tensor(output: Any) -> Tensor:
     """A prediction that is a tensor, or the first entry of a tuple or mapping, as of diffusers."""
     entries = output.values() if isinstance(output, Mapping) else output
+    entries = entries if isinstance(output, (Mapping, tuple, list)) else ()
     found = output if isinstance(output, Tensor) else next(iter(entries), None)
     if not isinstance(found, Tensor):
         raise BenchError(

@@ -24,7 +24,7 @@ EXEMPT = ("skip", "op")
 def full(module: nn.Module) -> dict[str, Role]:
     """Every layer low-bit that can be, without exception; the others in full precision.
 
-    So is Q-Diffusion (methods.md 4.2).
+    So is Q-Diffusion (docs/methods.md).
     """
     return {
         name: "full_precision" if obstacle(module, name) else "low_bit"

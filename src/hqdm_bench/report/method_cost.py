@@ -42,10 +42,11 @@ def method_cost(results: Sequence[CellResult]) -> MethodCost | None:
     costs: list[Mapping[str, Any]] = [cost for cost in found if cost]
     if not costs:
         return None
-    stages = dict.fromkeys(stage for cost in costs for stage in cost.get("seconds", {}))
+    timed = [cost["seconds"] for cost in costs if cost.get("seconds")]
+    stages = dict.fromkeys(stage for seconds in timed for stage in seconds)
     extra = _known(costs, "extra_parameters")
     return MethodCost(
-        {stage: _mean([cost["seconds"].get(stage, 0.0) for cost in costs]) for stage in stages},
+        {stage: _mean([seconds.get(stage, 0.0) for seconds in timed]) for stage in stages},
         _mean(_known(costs, "cpu_seconds")) if _known(costs, "cpu_seconds") else None,
         max(_known(costs, "peak_memory_mb"), default=None),
         max(_known(costs, "peak_gpu_memory_mb"), default=None),

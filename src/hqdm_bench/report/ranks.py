@@ -36,10 +36,13 @@ def ranks(samples: Mapping[Name, Sample], key: str) -> dict[Name, Rank]:
     its first to its last. A row of places 1 to 1 is ahead of every other, as in `best.leaders`.
 
     Args:
-        samples: of rows at one bit-width; one without values has no rank and is no rival.
+        samples: of rows at one bit-width; one without values has no rank and is no rival, and a
+            row without rivals has no rank either.
         key: the quantity.
     """
     held = {name: values for name, values in samples.items() if values}
+    if len(held) < 2:
+        return {}
     wanted = 1 if quantity(key).higher_is_better else -1
     found = {}
     for name, values in held.items():

@@ -12,7 +12,6 @@ from hqdm_bench.report.table_notes import (
     GUIDANCE_NOTE,
     LIKE_NOTE,
     MULTIPLE_NOTE,
-    PAIRED_IMAGES_NOTE,
     interval_notes,
     protocol_line,
     thousands,
@@ -50,6 +49,11 @@ COMMON_SEEDS_NOTE = (
     "Two methods are compared on the training seeds that both have: a mean over three seeds stands "
     "beside a rank that, against a method of one seed, rests on one."
 )
+ONE_SEED_NOTE = (
+    "Where two methods share one training seed, their difference is taken over its images, "
+    "resampled alike: a method ahead there is ahead with these two students, and another seed may "
+    "turn it."
+)
 COST_NOTES = (GRIDS_NOTE, SIZE_NOTE, COST_NOTE)
 
 
@@ -66,7 +70,7 @@ def rank_notes(groups: Sequence[ModelGroup], extractor: str) -> tuple[str, ...]:
     lines = [RANK_NOTE, MULTIPLE_NOTE]
     lines += interval_notes(value for entry in entries for value in entry.values.values())
     if any(len(entry.seeds) == 1 for entry in entries if entry.ranks):
-        lines.append(PAIRED_IMAGES_NOTE)
+        lines.append(ONE_SEED_NOTE)
     if any(len({len(entry.seeds) for entry in block}) > 1 for g in groups for block in g.blocks):
         lines.append(COMMON_SEEDS_NOTE)
     lines.append(QUANTITY_NOTE)

@@ -171,19 +171,29 @@ def engine_notes(results: Iterable[CellResult], titles: Mapping[str, str]) -> tu
         results: of the table.
         titles: of their methods.
     """
-    drawn: dict[str, list[str]] = {}
+    drawn: dict[str, dict[str, list[str]]] = {}
     for result in results:
         record = (result.metrics or {}).get("engine")
         if record is not None:
-            names = drawn.setdefault(record["engine"], [])
-            title = titles[result.cell.method]
-            if title not in names:
-                names.append(title)
+            widths = drawn.setdefault(record["engine"], {}).setdefault(
+                titles[result.cell.method], []
+            )
+            if result.cell.bits.label not in widths:
+                widths.append(result.cell.bits.label)
     if "integer" not in drawn:
         return ()
-    text = f"Drawn in int8 integers: {', '.join(drawn['integer'])}"
+
+    def named(engine: str) -> str:
+        """Titles, with bit-widths where a method's students differ."""
+        others = [title for other, found in drawn.items() if other != engine for title in found]
+        return ", ".join(
+            f"{title} ({', '.join(widths)})" if title in others else title
+            for title, widths in drawn[engine].items()
+        )
+
+    text = f"Drawn in int8 integers: {named('integer')}"
     if "fake" in drawn:
-        text += f"; fake-quantized in floating point: {', '.join(drawn['fake'])}"
+        text += f"; fake-quantized in floating point: {named('fake')}"
     return (f"{text}. Codes and sums are the same; float32 around them rounds otherwise.",)
 
 
