@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -166,6 +167,33 @@ def test_unknown_variant_is_refused(
     recipe = replace(recipe, calibration="percentile")
     with pytest.raises(BenchError, match="'percentile'; allowed: single_batch, per_step"):
         calibrate(build(teacher, recipe, "hqdm"), teacher, trajectories, recipe, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, lambda x: mse_grid(x, 4, per_channel=False).scale),
+        ({"activation_grid": "symmetric"}, lambda x: symmetric_mse_scale(x, 4, full_range=True)),
+        ({"activation_range": "minmax"}, lambda x: (x.max().clamp(0) - x.min().clamp(max=0)) / 15),
+    ],
+)
+def test_single_batch_takes_the_grid_of_a_learned_step_as_its_options_say(
+    teacher: LatentDiffusion,
+    recipe: Recipe,
+    trajectories: Trajectories,
+    options: dict[str, str],
+    expected: Callable[[Tensor], Tensor],
+) -> None:
+    recipe = replace(recipe, calibration="single_batch")
+    student = build(teacher, recipe, "lsq", **options)
+    name = next(iter(student.low_bit_layers()))
+    layer = student.quantized_layers()[name]
+    seen: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    calibrate(student, teacher, trajectories, recipe, 0)
+    hook.remove()
+    scale = layer.activation.scale.detach()
+    torch.testing.assert_close(scale, expected(seen[0]).expand_as(scale), rtol=1e-5, atol=0)
 
 
 def test_one_batch_cannot_show_what_is_measured_at_every_step(

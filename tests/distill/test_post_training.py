@@ -31,7 +31,7 @@ from hqdm_bench.methods import (
     available_methods,
     build_student,
 )
-from hqdm_bench.models import LatentDiffusion
+from hqdm_bench.models import DDIM, LatentDiffusion
 
 POST_TRAINING = [
     name for name, entry in available_methods().items() if entry.options().post_training
@@ -169,6 +169,33 @@ def test_another_runs_stages_are_refused(
     assert read_metadata(stages_file(checkpoint))["stage"] == 3
     with pytest.raises(BenchError, match="checkpoint of another run; delete it"):
         train_student(spec("qdiffusion"), teacher, trajectories, Bits(4, 8), recipe, 0, checkpoint)
+
+
+@pytest.mark.parametrize(("steps", "rows"), [(10, 10), (20, 20), (25, 13), (50, 17), (100, 20)])
+def test_quest_has_twenty_rows_at_most(
+    teacher: LatentDiffusion, recipe: Recipe, steps: int, rows: int
+) -> None:
+    assert recipe.post_training is not None
+    sampler = dataclasses.replace(recipe.post_training, steps=steps)
+    longer = dataclasses.replace(recipe, post_training=sampler)
+    student = build_student(spec("quest"), teacher, Bits(4, 4), longer, 0)
+    assert student.step is not None
+    assert len(student.step) == rows
+    times = DDIM.from_schedule(teacher.schedule, steps, 0.0).timesteps.tolist()
+    assert student.step.timesteps[-1] == times[-1]  # the noisiest
+    assert set(student.step.timesteps) <= set(times)
+
+
+def test_tables_that_the_noise_error_cannot_use_are_refused_at_once(
+    teacher: LatentDiffusion, recipe: Recipe, trajectories: Trajectories
+) -> None:
+    assert recipe.post_training is not None
+    sampler = dataclasses.replace(recipe.post_training, steps=2)
+    fewer = dataclasses.replace(recipe, post_training=sampler)
+    method = spec("rtn", steps="by_timestep")
+    with pytest.raises(BenchError, match="knows the 2 timesteps of its tables.* have 251, too"):
+        train_student(method, teacher, trajectories, Bits(4, 4), fewer, 0)
+    train_student(method, teacher, trajectories, Bits(4, 4), recipe, 0)
 
 
 def test_a_recipe_without_a_sampler_is_refused(

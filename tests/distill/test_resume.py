@@ -32,8 +32,8 @@ class KilledError(Exception):
     pass
 
 
-def spec(name: str) -> MethodSpec:
-    return MethodSpec(name, name, name, {})
+def spec(name: str, **options: str) -> MethodSpec:
+    return MethodSpec(name, name, name, options)
 
 
 @pytest.fixture(params=["hqdm", "efficientdm"])
@@ -41,6 +41,10 @@ def method(request: pytest.FixtureRequest) -> MethodSpec:
     return spec(request.param)
 
 
+# The last keeps calibrated step sizes that it does not train.
+@pytest.mark.parametrize(
+    "method", [spec("hqdm"), spec("efficientdm"), spec("lsq"), spec("lsq", attention="quantized")]
+)
 def test_a_resumed_training_is_not_calibrated_again(
     method: MethodSpec,
     teacher: LatentDiffusion,

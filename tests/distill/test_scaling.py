@@ -16,6 +16,7 @@ from hqdm_bench.common.seeds import generator
 from hqdm_bench.distill import calibrate_on_calls, reconstruct_weights, stage_log
 from hqdm_bench.distill.factors import choose_factors
 from hqdm_bench.distill.post_training import post_train
+from hqdm_bench.distill.rounding import learned_rounding
 from hqdm_bench.distill.scaling import layer_inputs, learn_scalings, step_row
 from hqdm_bench.distill.stage_log import StageLog
 from hqdm_bench.methods import RoundingFit, Student, quantize
@@ -29,6 +30,7 @@ from hqdm_bench.quantization import (
     learn_scaling,
     vote,
 )
+from hqdm_bench.quantization.blocks import Unit
 
 TIMES = (1, 501)
 QUICK = ScalingSettings(iterations=10, batch=8, learning_rate=2e-2, alpha=2.0)
@@ -109,6 +111,21 @@ def test_a_layers_scales_are_learned_on_its_inputs_in_full_precision(
     codes = copy.deepcopy(layer.weight)
     codes.requantize(scaled, "mse")
     assert torch.equal(codes.codes, layer.weight.codes)
+
+
+def test_channels_given_twice_still_round_apart(unet: nn.Module, calls: Calls) -> None:
+    student = student_of(unet, outlier_split=10)
+    learn_scalings(student, unet, calls, QUICK, seed=3)
+    (name,) = [n for n in student.quantized_layers() if n.startswith("middle_block.0.in_layers")]
+    layer = student.quantized_layers()[name]
+    assert layer.scaling.repeated is not None
+    before = layer.weight.effective_codes()
+    with learned_rounding(student, unet, Unit(name, "layer", (name,))):
+        pass  # not a single update
+    after = layer.weight.effective_codes()
+    assert torch.equal(after, before)
+    own, twice = after.shape[1] - len(layer.scaling.repeated), layer.scaling.repeated.long()
+    assert not torch.equal(after[:, own:], after[:, twice])
 
 
 def test_halves_of_a_split_layer_learn_from_their_channels(unet: nn.Module, calls: Calls) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hqdm_bench.common.errors import BenchError
 from hqdm_bench.distill import calibrate_on_calls
 from hqdm_bench.distill.post_training import post_train
 from hqdm_bench.methods import Student, quantize
@@ -118,3 +119,9 @@ def test_halves_of_repeated_channels_stay_apart(calls: Calls) -> None:
         assert torch.equal(layer.weight.codes, before)
     split = student(calls, "w4a8", outlier_split=10)
     assert error(split, calls) < error(student(calls, "w4a8"), calls)
+
+
+def test_a_share_without_a_formula_is_refused() -> None:
+    options = {"preset": "outlier_suppression_plus", "alpha": 75}
+    with pytest.raises(BenchError, match="alpha 75 is of the formula"):
+        quantize(Net(), "smoothquant", "w4a8", timesteps=TIMES, policy="full", **options)

@@ -1,20 +1,23 @@
 """Quantized attention in networks of diffusers."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 import hqdm_bench
 from hqdm_bench import integer
+from hqdm_bench.catalogue import Scale
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.distill import reconstruct_steps
 from hqdm_bench.methods import StepFit, Student
 from hqdm_bench.quantization import LearnedStep, StepIndex, UnsignedStep, quantize_attention
+from hqdm_bench.quantization.blocks import find_units
 from hqdm_bench.quantization.reference import plain_fake_quantize
 
 pytest.importorskip("diffusers")
@@ -124,6 +127,54 @@ def test_the_processor_asks_for_the_products() -> None:
     # Outside of a processor nothing has changed.
     plain = functional.scaled_dot_product_attention(query, key, value)
     assert not torch.allclose(plain, processor(query, key, value))
+
+
+def test_keywords_reach_the_processor() -> None:
+    """diffusers passes on those that it finds in the processor's signature."""
+    from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+
+    class Scaling(AttnProcessor2_0):
+        def __call__(
+            self,
+            attn: Attention,
+            hidden_states: Tensor,
+            encoder_hidden_states: Tensor | None = None,
+            attention_mask: Tensor | None = None,
+            factor: float = 1.0,
+        ) -> Tensor:
+            return factor * super().__call__(attn, hidden_states)
+
+    attention = Attention(8, heads=2, dim_head=4, processor=Scaling())
+    holder = nn.Sequential(attention)
+    step = StepIndex(TIMES)
+    step.set(1)
+    quantize_attention(holder, lambda: LearnedStep(8), lambda: UnsignedStep(8), step)
+    products = holder.get_submodule("0.processor.attention")
+    for operand in products.operands:
+        operand.activation.initialise(0.02, 128)
+    for network in (holder, copy.deepcopy(holder)):
+        x = torch.randn(1, 3, 8, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            assert torch.equal(network[0](x, factor=5.0), 5 * network[0](x))
+
+
+@pytest.mark.parametrize("method", ["qdiffusion", "ptqd", "quest"])
+def test_attention_outside_of_a_transformer_block_is_reconstructed(
+    networks: dict[str, nn.Module], method: str
+) -> None:
+    network, calls = networks["pixels"], make_calls("pixels")
+    options = {"correction": "no"} if method == "ptqd" else {}
+    student = hqdm_bench.quantize(
+        network, method, "w4a8", timesteps=TIMES, policy="full", attention="quantized", **options
+    )
+    names = list(student.quantized_attention())
+    assert names
+    if method != "quest":
+        units = find_units(student.network, names, ("residual", "transformer"))
+        assert {unit.kind for unit in units} == {"attention"}
+        assert not any("processor" in unit.name for unit in units)
+    hqdm_bench.post_train(student, network, calls, Scale(0.0005, 20))
+    assert relative(student, network, calls) < 0.5
 
 
 @pytest.mark.parametrize("name", NETWORKS)

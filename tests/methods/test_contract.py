@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hqdm_bench.catalogue import Bits, MethodSpec, Recipe
 from hqdm_bench.distill import AdamW
-from hqdm_bench.methods import Method, Student, available_methods
+from hqdm_bench.methods import Method, MethodOptions, Student, available_methods
 from hqdm_bench.models import LatentDiffusion
 from hqdm_bench.quantization import ChannelStep, ExactInput, QuantizedLayer
 
@@ -150,7 +150,9 @@ def test_a_few_updates_lower_the_loss_on_one_batch(
     student = move(calibrated(trained, bits=Bits(8, 8)))
     with torch.no_grad():
         target = shared_toy.unet(*calls[STEP])
-    optimiser = AdamW(student.parameter_groups(replace(recipe, lora_lr_divisor=0.5)))
+    # Weights trained in full are to move alike, whatever their share of the rate.
+    divisor = 0.5 * max(1.0, student.options.full_weight_share / MethodOptions().full_weight_share)
+    optimiser = AdamW(student.parameter_groups(replace(recipe, lora_lr_divisor=divisor)))
     losses = []
     for _ in range(5):
         loss = (student(*calls[STEP]) - target).square().sum()

@@ -116,16 +116,6 @@ def test_refuses_codes_of_another_weight(weight: Tensor) -> None:
         rounding_sides(weight + 3 * static.scale, static)
     with pytest.raises(BenchError, match="shape"):
         rounding_sides(weight[:3], static)
-    with pytest.raises(BenchError, match="sides"):
-        TrainedWeight.from_static(weight, static).requantize(weight)
-
-
-def test_takes_another_weight(weight: Tensor) -> None:
-    trained = TrainedWeight.from_float(weight, 4, "max", per_channel=False)
-    trained.requantize(2 * weight, "max")
-    expected = TrainedWeight.from_float(2 * weight, 4, "max", per_channel=False)
-    for key, value in expected.state_dict().items():
-        assert torch.equal(trained.state_dict()[key], value), key
 
 
 def test_channels_keep_bits_of_their_own(weight: Tensor) -> None:

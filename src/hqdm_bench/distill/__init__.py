@@ -7,7 +7,6 @@ from hqdm_bench.distill.history import History
 from hqdm_bench.distill.loop import distill, eps_loss, guided_loss
 from hqdm_bench.distill.noise_correction import (
     Paths,
-    cached_noise_errors,
     sampled_noise_errors,
 )
 from hqdm_bench.distill.observe import calibrate_on_calls
@@ -45,7 +44,6 @@ __all__ = [
     "Trained",
     "Trajectories",
     "Work",
-    "cached_noise_errors",
     "calibrate",
     "calibrate_on_batch",
     "calibrate_on_calls",

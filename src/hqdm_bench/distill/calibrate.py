@@ -4,21 +4,33 @@ Both variants start from weights that are already quantized (their ranges need n
 low-rank updates that are still zero.
 """
 
+import functools
+import sys
+
 import torch
 from torch import Tensor, nn
 
 from hqdm_bench.catalogue import Recipe
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator
-from hqdm_bench.distill.observe import calibrate_on_calls
+from hqdm_bench.distill.observe import calibrate_on_calls, observer_of
 from hqdm_bench.distill.probes import probing
 from hqdm_bench.distill.trajectories import Trajectories
 from hqdm_bench.hadamard import BlockRotation
 from hqdm_bench.methods import Student
 from hqdm_bench.models import LatentDiffusion
-from hqdm_bench.quantization import AffineStatic, ExactInput, QuantizedInput, UnsignedStep
+from hqdm_bench.quantization import (
+    AffineStatic,
+    ExactInput,
+    LearnedStep,
+    MakeObserver,
+    QuantizedInput,
+)
+from hqdm_bench.quantization.observers import observer_for
 
 __all__ = ["calibrate", "calibrate_on_batch"]
+
+EVERYTHING = sys.maxsize  # values of an input that a search looks at
 
 
 def calibrate(
@@ -33,7 +45,8 @@ def calibrate(
     ``single_batch`` (released code): one batch of ``calibration_images`` rows drawn from all steps;
     layer after layer, in the order of execution, takes an asymmetric mean-error range of its
     unrotated input, which has gone through the quantized layers before it; all rows of a table
-    start from that one scale (HQ-DM too, which drops the zero-point).
+    start from that one scale (HQ-DM too, which drops the zero-point). Step sizes of a grid of their
+    own (`LearnedStep`) take the range on it that the student's options ask for.
 
     ``per_step``: for every step, ``calibration_images`` rows of that step, each table row from its
     own step (`calibrate_on_calls`).
@@ -106,7 +119,8 @@ def calibrate_on_batch(
                 "recipe with calibration: per_step"
             )
     student.step.set(student.step.timesteps[0])  # layers ask for a step; the probes ignore it
-    with probing(student, _SequentialProbe):
+    make = observer_of(student, EVERYTHING)
+    with probing(student, functools.partial(_SequentialProbe, make=make)):
         student.network(x, timesteps, context)
 
 
@@ -136,15 +150,18 @@ def _per_step(
 class _SequentialProbe(nn.Module):
     """Take the range of the first input, then act as the naive quantizer with that range."""
 
-    def __init__(self, holder: QuantizedInput) -> None:
+    def __init__(self, holder: QuantizedInput, make: MakeObserver) -> None:
         super().__init__()
         self.quantizer = holder.activation
+        self.make: MakeObserver = make
 
     def forward(self, x: Tensor, row: int, rotation: BlockRotation | None = None) -> Tensor:
         if isinstance(self.quantizer, ExactInput):
             return x
-        if isinstance(self.quantizer, UnsignedStep):  # without a zero-point the range is another
-            self.quantizer.calibrate(x)
+        if isinstance(self.quantizer, LearnedStep):  # of no released code that starts like this
+            observer = observer_for(self.quantizer, self.make)
+            observer.observe(x)
+            observer.store(self.quantizer)
             return self.quantizer(x, row)
         naive = AffineStatic(self.quantizer.bits).to(x)
         naive.calibrate(x)

@@ -8,12 +8,11 @@ from torch import Tensor
 from hqdm_bench.catalogue import Recipe
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.common.seeds import generator
-from hqdm_bench.distill.trajectories import Trajectories
 from hqdm_bench.methods import CorrectNoise, Student, sampler_of
 from hqdm_bench.models import DDIM, LatentDiffusion
 from hqdm_bench.quantization import NoiseError
 
-__all__ = ["Paths", "cached_noise_errors", "correct_noise", "sampled_noise_errors"]
+__all__ = ["Paths", "correct_noise", "sampled_noise_errors"]
 
 
 @dataclass(frozen=True)
@@ -68,32 +67,6 @@ def sampled_noise_errors(
             errors[t].add(exact, quantized.predict(x, t, labels, paths.guidance))
             fresh = torch.randn(shape, generator=random).to(device) if paths.eta > 0 else None
             x = ddim.step(x, exact, index, fresh)
-    return errors
-
-
-@torch.no_grad()
-def cached_noise_errors(
-    student: Student, teacher: LatentDiffusion, trajectories: Trajectories
-) -> dict[int, NoiseError]:
-    """Errors along cached trajectories, at their guidance; the teacher does not run.
-
-    Args:
-        student: calibrated and trained.
-        teacher: gives the class embedder and the guidance.
-        trajectories: their x_t and predictions; take ``training``, not what validates.
-
-    Returns:
-        By timestep, for `NoiseCorrection.fit`.
-    """
-    quantized = teacher.with_unet(student)
-    device = next(teacher.unet.parameters()).device
-    errors = {t: NoiseError() for t in trajectories.timesteps}
-    for n in range(len(trajectories)):
-        labels = None if trajectories.labels is None else trajectories.labels[n].to(device)
-        for row, t in enumerate(trajectories.timesteps):
-            x = trajectories.x_t[n, row].to(device)
-            found = quantized.predict(x, t, labels, trajectories.guidance)
-            errors[t].add(trajectories.eps[n, row].to(device), found)
     return errors
 
 

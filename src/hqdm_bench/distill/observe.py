@@ -30,7 +30,7 @@ from hqdm_bench.quantization import (
 )
 from hqdm_bench.quantization.observers import SAMPLE, observer_for, thin
 
-__all__ = ["SAMPLE", "calibrate_on_calls"]
+__all__ = ["SAMPLE", "calibrate_on_calls", "observer_of"]
 
 
 @torch.no_grad()
@@ -71,7 +71,7 @@ def calibrate_on_calls(
         holder.activation.forget()
     _smooth(student, calls)
     _centre(student, calls)
-    make = observer or _observer(student, sample)
+    make = observer or observer_of(student, sample)
     with probing(student, functools.partial(_StepProbe, sample=sample, make=make)) as probes:
         for call in calls:
             run_call(student, call)
@@ -80,8 +80,13 @@ def calibrate_on_calls(
     _require_complete(student)
 
 
-def _observer(student: Student, sample: int) -> MakeObserver:
-    """What the student's options ask for."""
+def observer_of(student: Student, sample: int = SAMPLE) -> MakeObserver:
+    """What a student's options ask for.
+
+    Args:
+        student: with or without option ``activation_range``.
+        sample: see `calibrate_on_calls`.
+    """
     kinds: dict[str, MakeObserver] = {
         "mse": functools.partial(MseObserver, sample),
         "minmax": MinMaxObserver,

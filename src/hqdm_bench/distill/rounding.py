@@ -46,7 +46,7 @@ def learned_rounding(
             assert isinstance(layer.weight, StaticWeight)
             source = (weights or {}).get(name)
             if source is None and layer.scaling is not None:
-                source = layer.scaling.scaled_weight
+                source = layer.scaling.moved_apart(layer.weight.scale)
             elif source is None:
                 source = float_weight(student.network, teacher, name)
             weight = AdaRoundWeight.from_static(source.to(layer.weight.scale), layer.weight)

@@ -96,11 +96,26 @@ def train_student(
     student = build_student(method, teacher, bits, recipe, seed)
     if not student.options.stages():
         raise BenchError(f"method '{method.name}' is the teacher itself; there is nothing to train")
+    _require_steps(student, trajectories)
     student = student.to(next(teacher.unet.parameters()).device)
     run = _Run(student, teacher, trajectories, recipe, seed, checkpoint)
     history, cost = run.stages()
     errors = noise_errors(student, teacher, trajectories)
     return Trained(student, history, errors, _coverage(student, teacher, trajectories), cost)
+
+
+def _require_steps(student: Student, trajectories: Trajectories) -> None:
+    """Refuse tables that the noise error cannot be measured with, before any work is done."""
+    assert student.step is not None
+    if student.options.resolved().get("steps") != "by_timestep":
+        return
+    missing = sorted(set(trajectories.timesteps) - set(student.step.timesteps))
+    if missing:
+        raise BenchError(
+            f"steps 'by_timestep' knows the {len(student.step)} timesteps of its tables, and the "
+            f"trajectories that the noise error is measured on have {missing[0]}, too; take steps "
+            "'pick' or 'interpolate', or trajectories at the sampler's steps"
+        )
 
 
 def stages_file(checkpoint: Path) -> Path:

@@ -135,7 +135,7 @@ def build_student(
     timesteps = DDIM.from_schedule(teacher.schedule, steps, eta).timesteps
     if options.table_timesteps is not None and steps > options.table_timesteps:
         # Every n-th from the noisiest on; steps between take the nearest row.
-        timesteps = timesteps.flip(0)[:: steps // options.table_timesteps].flip(0)
+        timesteps = timesteps.flip(0)[:: -(-steps // options.table_timesteps)].flip(0)
     request = Request(bits, tuple(timesteps.tolist()), recipe.lora_rank, seed, "timesteps")
     return entry.build(options, teacher.unet, request)
 
@@ -153,6 +153,7 @@ def sampler_of(recipe: Recipe, method: str) -> PostTraining:
     if recipe.post_training is None:
         raise BenchError(
             f"method '{method}' is calibrated for a sampler, and recipe '{recipe.name}' names "
-            "none; give it 'post_training' in config/recipes.yaml"
+            "none; give it 'post_training' in config/recipes.yaml, and 'work' to the method's "
+            "entry in config/methods.yaml"
         )
     return recipe.post_training

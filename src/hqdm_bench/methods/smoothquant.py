@@ -14,6 +14,7 @@ from typing import Literal, Self
 
 from torch import nn
 
+from hqdm_bench.common.errors import BenchError
 from hqdm_bench.methods.base import Student
 from hqdm_bench.methods.ptq import PtqOptions, build_ptq_student
 from hqdm_bench.methods.registry import register
@@ -68,7 +69,15 @@ class SmoothQuantOptions(PtqOptions):
     paper="Xiao et al., ICML 2023, https://arxiv.org/abs/2211.10438",
 )
 def build(options: SmoothQuantOptions, module: nn.Module, request: Request) -> Student:
-    """A SmoothQuant student, not calibrated; a single batch of mixed steps cannot calibrate it."""
+    """A SmoothQuant student, not calibrated; a single batch of mixed steps cannot calibrate it.
+
+    Raises:
+        BenchError: a share for scales that no formula gives.
+    """
+    if options.scales == "threshold" and options.alpha != SmoothQuantOptions.alpha:
+        raise BenchError(
+            f"alpha {options.alpha} is of the formula; with scales 'threshold' leave it out"
+        )
     scaling = partial(
         ChannelScaling,
         alpha=options.alpha / 100 if options.scales == "formula" else None,

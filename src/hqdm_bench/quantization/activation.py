@@ -24,7 +24,7 @@ Number = float | Tensor
 
 
 class ActivationQuantizer(nn.Module):
-    """Base of the three quantizers.
+    """Base of the quantizers of inputs.
 
     Entries are NaN until `initialise` or `calibrate` sets them, and using a NaN entry is an error.
 
@@ -77,6 +77,11 @@ class ActivationQuantizer(nn.Module):
             for table in (self.scale, self.zero):
                 if table is not None:
                     table.fill_(math.nan)
+
+    def untrained(self) -> dict[str, Tensor]:
+        """Buffers, and parameters that training leaves alone, by name; not copied."""
+        fixed = {key: value for key, value in self.named_parameters() if not value.requires_grad}
+        return dict(self.named_buffers()) | fixed
 
     @property
     def calibrated(self) -> bool:

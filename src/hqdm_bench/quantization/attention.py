@@ -47,7 +47,7 @@ class QuantizedOperand(nn.Module):
 
     def measured(self) -> dict[str, Tensor]:
         """What calibration sets and training leaves alone, by name; not copied."""
-        return {f"activation.{key}": value for key, value in self.activation.named_buffers()}
+        return {f"activation.{key}": value for key, value in self.activation.untrained().items()}
 
 
 QuantizedInput = QuantizedLayer | QuantizedOperand  # what has a quantizer of an activation

@@ -4,7 +4,7 @@ BRECQ's granularity, which Q-Diffusion and its descendants take for diffusion mo
 blocks, transformer blocks and attention blocks, and every other layer by itself.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from hqdm_bench.common.errors import BenchError
 from hqdm_bench.quantization.composite import CompositeLayer
+from hqdm_bench.quantization.fused_attention import QuantizedProcessor
 from hqdm_bench.quantization.layers import QuantizedLayer
 
 __all__ = ["ALL_BLOCKS", "BLOCKS", "Kind", "Unit", "find_units", "in_call_order"]
@@ -53,9 +54,10 @@ def find_units(
 ) -> list[Unit]:
     """Units that together hold each of the layers once, in module order.
 
-    The outermost block wins: the attention within a transformer block is part of it. A block of
-    which no layer is asked for is no unit. A composite layer stands for the layers it is made of,
-    and is one unit where no block holds it.
+    The outermost block wins: the attention within a transformer block is part of it. An attention
+    of diffusers whose products are asked for is always a block, for its processor is no module in
+    full precision. A block of which no layer is asked for is no unit. A composite layer stands for
+    the layers it is made of, and is one unit where no block holds it.
 
     Args:
         network: whose units; the layers may already be quantized ones.
@@ -93,6 +95,8 @@ def _walk(
     children = dict(module.named_children())
     found = (kind for kind, parts in BLOCKS if parts <= children.keys() and kind in blocks)
     kind = next(found, None)
+    if kind is None and _products_within(children, name, wanted):
+        kind = "attention"
     if isinstance(module, CompositeLayer):
         kind = "layer"
     if kind is None:
@@ -104,6 +108,16 @@ def _walk(
     if inside:
         wanted.difference_update(inside)
         yield Unit(name, kind, inside)
+
+
+def _products_within(children: Mapping[str, nn.Module], name: str, wanted: set[str]) -> bool:
+    """Whether a processor among the children has products that are reconstructed."""
+    return any(
+        path in wanted
+        for own, child in children.items()
+        if isinstance(child, QuantizedProcessor)
+        for path, _ in child.named_modules(prefix=f"{name}.{own}" if name else own)
+    )
 
 
 def in_call_order(network: nn.Module, units: Iterable[Unit], run: Callable[[], Any]) -> list[Unit]:

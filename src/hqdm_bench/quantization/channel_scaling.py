@@ -93,12 +93,13 @@ class ChannelScaling(nn.Module):
         return multiply_weight(self.weight, self.tau)
 
     def moved_apart(self, step: Tensor) -> Tensor:
-        """Return tau W with the halves of repeated channels apart, so that they round differently.
+        """Return tau W, the halves of repeated channels apart, so that they round differently.
 
         Args:
             step: of the grid, to broadcast over the weight.
         """
-        assert self.repeated is not None
+        if self.repeated is None:
+            return self.scaled_weight
         own = self.weight.shape[1] - len(self.repeated)
         apart = split_channels(torch.zeros_like(self.weight[:, :own]), self.repeated, step)
         return self.scaled_weight + apart

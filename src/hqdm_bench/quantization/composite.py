@@ -124,8 +124,10 @@ class RepeatedChannels(CompositeLayer):
 
     def given(self, child: str, x: Tensor) -> Tensor:
         """The longer input."""
-        dim = -1 if self.linear else 1
-        return torch.cat([x, x.index_select(dim, self.channels.to(x.device))], dim)
+        # Indexing, whose gradient adds up in the same order every time; `index_select` does not.
+        channels = self.channels.to(x.device).long()
+        own = x[..., channels] if self.linear else x[:, channels]
+        return torch.cat([x, own], -1 if self.linear else 1)
 
     def part(self, child: str, weight: Tensor) -> Tensor:
         """The weight of the longer input, split by the step sizes of the layer."""

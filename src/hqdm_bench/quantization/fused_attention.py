@@ -36,6 +36,9 @@ class QuantizedProcessor(nn.Module):
         super().__init__()
         self.processor = processor
         self.attention = attention
+        # diffusers passes on what the signature found here has room for, and drops the rest. A call
+        # goes by the class.
+        vars(self)["__call__"] = getattr(processor, "__call__")  # noqa: B004, B009
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the processor returns."""

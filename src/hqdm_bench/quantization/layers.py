@@ -144,7 +144,7 @@ class QuantizedLayer(nn.Module):
     def measured(self) -> dict[str, Tensor]:
         """What calibration sets and training leaves alone, by name; not copied."""
         own = {"centre": self.centre, "rotates_input": self.rotates_input}
-        ranges = {f"activation.{key}": value for key, value in self.activation.named_buffers()}
+        ranges = {f"activation.{key}": value for key, value in self.activation.untrained().items()}
         if self.scaling is not None:  # its weight was quantized again for it
             own |= {f"scaling.{key}": value for key, value in self.scaling.state_dict().items()}
             own |= {f"weight.{key}": value for key, value in self.weight.named_buffers()}

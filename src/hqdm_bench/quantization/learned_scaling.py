@@ -80,7 +80,9 @@ class TimestepWeights:
             (B,) lambda, without gradient.
         """
         self.averages = self.averages.to(losses)
-        sums = torch.zeros_like(self.averages).scatter_add(0, rows, losses.detach())
+        # On the CPU: a GPU adds what falls into one row in an order of its own.
+        sums = torch.zeros(len(self.averages), dtype=losses.dtype)
+        sums = sums.scatter_add(0, rows.cpu(), losses.detach().cpu()).to(losses)
         self.averages = self.averages * self.momentum + sums * (1 - self.momentum)
         total = self.averages.sum()
         # No error at all, or one step alone, whose share would leave it no weight: all count alike.

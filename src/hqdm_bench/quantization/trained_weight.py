@@ -181,23 +181,6 @@ class TrainedWeight(nn.Module):
         grid = Grid(static.scale, static.zero)
         return cls(weight, grid, static.bits, sides, widths=_widths(static))
 
-    @torch.no_grad()
-    def requantize(self, weight: Tensor, rule: GridRule = "max") -> None:
-        """Take another float weight of the same shape, in place; step sizes start afresh.
-
-        Raises:
-            BenchError: the weight has fixed sides or bits of each channel, which belong to it.
-        """
-        if self.sides is not None or self.channel_bits is not None:
-            raise BenchError(
-                "a weight with fixed rounding sides, or bits of each channel, cannot be replaced"
-            )
-        search = symmetric_weight_grid if self.symmetric else weight_grid
-        grid = search(weight, self.bits, rule, per_channel=self.per_channel)
-        self.weight.copy_(weight)
-        self.scale.copy_(grid.scale if self.per_channel else grid.scale[:1])
-        self.zero.copy_(grid.zero)
-
     @property
     def shape(self) -> torch.Size:
         """(c_out, c_in, ...)."""
