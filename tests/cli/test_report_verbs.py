@@ -27,7 +27,8 @@ def test_the_report_is_written_for_the_suite(monkeypatch, verb, suite):
 
 
 @pytest.mark.parametrize(
-    ("verb", "suites"), [("differences", "differences, outliers, settings, tuning"), ("comparison", "plus")]
+    ("verb", "suites"),
+    [("differences", "differences, outliers, settings, tuning"), ("comparison", "plus")],
 )
 def test_a_suite_without_the_report_is_told_which_have_it(capsys, verb, suites):
     assert main([verb, "--suite", "mini", "--root", str(ROOT)]) == 2
