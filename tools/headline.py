@@ -9,6 +9,9 @@ import csv
 import sys
 from pathlib import Path
 
+from hqdm_bench.catalogue import load_catalogue
+
+ROOT = Path(__file__).resolve().parents[1]
 BITS = ("w4a4", "w4a3", "w8a3")
 METHODS = {"efficientdm": "EfficientDM", "hqdm": "HQ-DM"}
 # metric -> (head, digits)
@@ -32,16 +35,6 @@ MODELS = {
     "mini-churches": "churches",
 }
 SIDE_BY_SIDE = ("w8a8", "w4a8", "w4a4")
-TITLES = METHODS | {
-    "qdiffusion": "Q-Diffusion",
-    "ptqd": "PTQD",
-    "tfmq": "TFMQ-DM",
-    "quest": "QuEST",
-    "dmq": "DMQ",
-    "rtn": "RTN",
-    "smoothquant": "SmoothQuant",
-    "lsq": "LSQ",
-}
 TIMES, MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
 
 
@@ -86,6 +79,7 @@ def side_by_side(path: Path) -> str:
 
     Ordered by the error at the last of them.
     """
+    catalogue = load_catalogue(ROOT)
     rows = [row for row in _rows(path) if row["model"] == "mini-imagenet"]
     found = {(row["method"], row["bits"]): row for row in rows if row["metric"] == "noise_error"}
     methods = [m for m, bits in found if bits == SIDE_BY_SIDE[-1]]
@@ -98,7 +92,7 @@ def side_by_side(path: Path) -> str:
         last = found[method, SIDE_BY_SIDE[-1]]
         share, seconds = 100 * float(last["mac_share"]), float(last["cpu_seconds"])
         cells += [f"{share:.1f} %", f"{seconds:.0f} s"]
-        lines.append(f"| {TITLES[method]} | " + " | ".join(cells) + " |")
+        lines.append(f"| {catalogue.method(method).title} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

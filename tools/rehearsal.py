@@ -3,7 +3,7 @@
 The folder gets a copy of the workflow, stand-ins of all seven artefacts in their real file formats
 (random weights, drawn images), and catalogues that point at them. Every cell, step count, table and
 figure of the paper's grid stays; only widths, resolutions and counts shrink, so that it runs on a
-few CPU cores, in about 90 CPU-minutes. Its numbers mean nothing.
+few CPU cores, in hours. Its numbers mean nothing.
 
     python tools/rehearsal.py /some/folder
     cd /some/folder

@@ -23,6 +23,7 @@ from hqdm_bench.distill import (
     train_student,
 )
 from hqdm_bench.distill.post_training import Work
+from hqdm_bench.distill.train import Trained
 from hqdm_bench.methods import Calibrate, Distill, Stage, build_student
 from hqdm_bench.methods.options import QatOptions
 from hqdm_bench.models import LatentDiffusion
@@ -34,6 +35,17 @@ class KilledError(Exception):
 
 def spec(name: str, **options: str) -> MethodSpec:
     return MethodSpec(name, name, name, options)
+
+
+def assert_same(resumed: Trained, undisturbed: Trained) -> None:
+    """All but the time it took."""
+    assert resumed.history == undisturbed.history
+    assert resumed.noise_error == undisturbed.noise_error
+    assert resumed.cost.repeatable() == undisturbed.cost.repeatable()
+    assert resumed.cost.seconds.keys() == undisturbed.cost.seconds.keys()
+    expected = undisturbed.student.state_dict()
+    for key, value in resumed.student.state_dict().items():
+        assert torch.equal(value, expected[key]), key
 
 
 @pytest.fixture(params=["hqdm", "efficientdm"])
@@ -71,13 +83,7 @@ def test_a_resumed_training_is_not_calibrated_again(
         train_student(*arguments, path)
     monkeypatch.setattr(train, "calibrate", None)
     resumed = train_student(*arguments, path)
-    assert resumed.history == undisturbed.history
-    assert resumed.noise_error == undisturbed.noise_error
-    assert resumed.cost.repeatable() == undisturbed.cost.repeatable()
-    assert resumed.cost.seconds.keys() == undisturbed.cost.seconds.keys()
-    expected = undisturbed.student.state_dict()
-    for key, value in resumed.student.state_dict().items():
-        assert torch.equal(value, expected[key]), key
+    assert_same(resumed, undisturbed)
 
 
 @dataclass(frozen=True)
@@ -131,12 +137,7 @@ def test_stages_around_a_distillation_are_done_once(
         except KilledError:
             killed += 1
     assert killed > 0
-    assert resumed.history == undisturbed.history
-    assert resumed.cost.repeatable() == undisturbed.cost.repeatable()
-    assert resumed.cost.seconds.keys() == undisturbed.cost.seconds.keys()
-    expected = undisturbed.student.state_dict()
-    for key, value in resumed.student.state_dict().items():
-        assert torch.equal(value, expected[key]), key
+    assert_same(resumed, undisturbed)
 
 
 def test_a_checkpoint_holds_what_is_trained_and_the_fixed_ranges(

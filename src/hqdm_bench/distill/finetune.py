@@ -159,9 +159,11 @@ def _run(
 
 def _first_tensor(output: Any) -> Tensor:
     """A prediction that is a tensor, or the first entry of a tuple or mapping, as of diffusers."""
-    entries = output.values() if isinstance(output, Mapping) else output
-    entries = entries if isinstance(output, (Mapping, tuple, list)) else ()
-    found = output if isinstance(output, Tensor) else next(iter(entries), None)
+    found = output
+    if isinstance(output, Mapping):
+        found = next(iter(output.values()), None)
+    elif isinstance(output, (tuple, list)):
+        found = next(iter(output), None)
     if not isinstance(found, Tensor):
         raise BenchError(
             f"fine-tuning needs a tensor as output, or one in a tuple or mapping, not a "

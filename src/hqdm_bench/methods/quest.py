@@ -80,7 +80,7 @@ class QuestOptions(PtqOptions):
 
     @property
     def table_timesteps(self) -> int:
-        """20 rows, each for the sampler's steps around it, so that all are fine-tuned."""
+        """At most 20 rows, each for the sampler's steps around it, so that all are fine-tuned."""
         return 20
 
     def stages(self) -> tuple[Stage, ...]:

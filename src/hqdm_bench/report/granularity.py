@@ -16,7 +16,7 @@ __all__ = ["GRIDS_NOTE", "Granularity", "granularity"]
 GRIDS_NOTE = (
     "Grids: before the semicolon of a weight, one for each output channel or one a tensor; behind "
     "it of a layer's input, one a tensor or one for each channel, per step where denoising steps "
-    "have their own (QuEST: at most 20 sets, beyond that shared by neighbouring steps)."
+    "have their own, or share one with a few neighbours."
 )
 NOT_INTEGER = (
     "a grid for each input channel, which cannot be taken out of an integer dot product and is not "
